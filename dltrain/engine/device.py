@@ -1,0 +1,86 @@
+"""Which device computes, and how it is set up."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class DeviceError(Exception):
+    """A device that was asked for is not there, or cannot do what was asked."""
+
+    exit_code = 78
+
+
+def available() -> list[str]:
+    """The kinds of device this machine has, the fastest first."""
+    kinds = []
+    if torch.cuda.is_available():
+        kinds.append("cuda")
+    if torch.backends.mps.is_available():
+        kinds.append("mps")
+    return [*kinds, "cpu"]
+
+
+def select(name: str) -> torch.device:
+    """The device of a name, `auto` being the fastest there is. Raises DeviceError."""
+    kinds = available()
+    if name == "auto":
+        return torch.device(kinds[0])
+    if name not in kinds:
+        raise DeviceError(f"device={name}: there is no {name} device here; there is: {', '.join(kinds)}")
+    return torch.device(name)
+
+
+def configure(device: torch.device, *, threads: int | None, tf32: bool, deterministic: bool) -> None:
+    """Set the process-wide switches of torch."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call itself imports for a second
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words: the GPU's name, or the processor and its threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets as Linux names them; empty elsewhere."""
+    return set(_cpuinfo("flags").split())
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(key: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def best_memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """channels_last where convolutions are wide enough to gain by it, which LeNet's 6 and 16 channels are not."""
+    widest = max((module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)), default=0)
+    return torch.channels_last if widest >= 32 and device.type != "mps" else torch.contiguous_format
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held at once: of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

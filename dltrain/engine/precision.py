@@ -1,0 +1,61 @@
+"""Number formats: autocast, and the scaling of losses that float16 needs."""
+
+import torch
+from torch import Tensor
+
+from dltrain.engine.device import DeviceError, cpu_flags
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FAST_BF16 = {"amx_bf16", "avx512_bf16"}
+
+
+def fastest(device: torch.device) -> str:
+    """bf16 where the device is fast at it, fp16 where only that is, else fp32."""
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return "bf16" if major >= 8 else "fp16" if major >= 7 else "fp32"
+    return "bf16" if device.type == "cpu" and FAST_BF16 & cpu_flags() else "fp32"
+
+
+class Precision:
+    """Autocast of one number format, and for float16 a loss scale that follows the gradients.
+
+    The scale halves when a gradient is not finite and doubles after `interval` finite steps, on the device,
+    so that nothing waits for it. fp32 and bf16 have the constant scale 1. Source: Micikevicius et al. 2018.
+    """
+
+    def __init__(self, name: str, device: torch.device, *, interval: int = 2000) -> None:
+        if name == "fp16" and device.type == "cpu":
+            raise DeviceError("device.precision=fp16: a CPU is not fast at it; choose bf16 or fp32")
+        self.name = name
+        self.device_type = device.type
+        self.interval = interval
+        self.scaled = name == "fp16"
+        self.scale = torch.tensor(2.0**16 if self.scaled else 1.0, device=device)
+        self.finite_steps = torch.zeros((), device=device)
+
+    def autocast(self) -> torch.autocast:
+        """A context in which the model computes in this format."""
+        return torch.autocast(self.device_type, dtype=DTYPES[self.name], enabled=self.name != "fp32")
+
+    def scale_up(self, loss: Tensor) -> Tensor:
+        """The loss whose gradients stay within float16's range."""
+        return loss * self.scale if self.scaled else loss
+
+    def scale_down(self, gradients: list[Tensor]) -> None:
+        """Undo the scale in the gradients."""
+        if self.scaled:
+            torch._foreach_mul_(gradients, 1 / self.scale)
+
+    def follow(self, finite: Tensor) -> None:
+        """Move the scale after a step whose gradients were finite, or were not."""
+        if self.scaled:
+            self.finite_steps = torch.where(finite, self.finite_steps + 1, 0)
+            grown = self.finite_steps >= self.interval
+            factor = torch.where(finite, torch.where(grown, 2.0, 1.0), 0.5)
+            self.scale = self.scale * factor
+            self.finite_steps = torch.where(grown, 0, self.finite_steps)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The scale and the count of finite steps."""
+        return {"scale": self.scale, "finite_steps": self.finite_steps} if self.scaled else {}

@@ -1,0 +1,181 @@
+"""One optimizer step and one evaluation of a batch, without waiting for the device."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from dltrain.engine.precision import Precision
+from dltrain.engine.totals import Totals
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Engine:
+    """Takes steps on a model.
+
+    `loss(logits, targets)` is the mean over a batch; a metric is a sum over its examples. `schedule(step)` multiplies
+    every group's initial rate. A batch is computed in parts of `microbatch` examples, whose gradients add up to the
+    whole batch's. `penalty()` is added to the loss. Dropout and the like draw from the device's default generator,
+    seeded anew from (seed, step), so that a step does not depend on what ran before it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+        schedule: Callable[[int], float],
+        precision: Precision,
+        penalty: Callable[[], Tensor] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        microbatch: int | None = None,
+        ema: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.optimizer, self.precision = model, optimizer, precision
+        self.loss, self.metrics, self.schedule, self.penalty = loss, dict(metrics), schedule, penalty
+        self.clip_norm, self.clip_value, self.microbatch, self.seed = clip_norm, clip_value, microbatch, seed
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.device = self.parameters[0].device
+        self.generator = _default_generator(self.device)
+        self.fused = bool(optimizer.defaults.get("fused"))
+        self.initial_rates = [group["lr"] for group in optimizer.param_groups]
+        self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if ema else None
+        self.decay = ema or 0.0
+        names = ["loss", *self.metrics]
+        self.window, self.epoch = Totals(names, self.device), Totals(names, self.device)
+        self.last_loss = torch.zeros((), device=self.device)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step, of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated: the one of averaged weights where there is one."""
+        return self.model if self.averaged is None else self.averaged
+
+    def begin(self, *, epoch: bool) -> None:
+        """Start the clock of the next row, and of the epoch when one begins."""
+        self.window.clear()
+        if epoch:
+            self.epoch.clear()
+
+    def report(self, *, epoch: bool) -> dict[str, Any]:
+        """What a train row says, of the whole epoch or since the last report. Waits for the device."""
+        row = {**(self.epoch if epoch else self.window).read(), "lr": self.rate}
+        self.window.clear()
+        return row
+
+    def step(self, batch: Batch, step: int) -> None:
+        """Take optimizer step number `step`, from 0; where a gradient is not finite, weights stay as they are."""
+        self.generator.manual_seed(hash((self.seed, step)))
+        multiplier = self.schedule(step)
+        for group, initial in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
+            group["lr"] = initial * multiplier
+        self.optimizer.zero_grad(set_to_none=True)
+        sums, examples = self._backward(batch)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self.precision.scale_down(gradients)
+        norm = get_total_norm(gradients)
+        finite = torch.isfinite(norm)
+        if self.clip_norm is not None:
+            clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
+        if self.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters, self.clip_value)
+        self._update(gradients, finite)
+        self.precision.follow(finite)
+        # float16 overflows now and then by design: there only a loss that is not finite tells of divergence.
+        good = torch.isfinite(sums[0]) if self.precision.scaled else finite & torch.isfinite(sums[0])
+        for totals in (self.window, self.epoch):
+            totals.add(sums, examples, good)
+        self.last_loss = sums[0] / examples
+
+    def _backward(self, batch: Batch) -> tuple[list[Tensor], int]:
+        """Gradients of the whole batch, part by part; returns the sums of loss and metrics, and the examples."""
+        images, targets = batch
+        examples = len(images)
+        parts = -(-examples // (self.microbatch or examples))
+        totals: list[Tensor] = []
+        for part, answers in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
+            with self.precision.autocast():
+                logits = self.model(part)
+            loss = self._loss(logits, answers)
+            self.precision.scale_up(loss * (len(part) / examples)).backward()
+            sums = self._sums(loss.detach(), logits.detach(), answers)
+            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+        return totals, examples
+
+    def _update(self, gradients: list[Tensor], finite: Tensor) -> None:
+        if self.fused:
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        else:
+            for gradient in gradients:
+                gradient.masked_fill_(~finite, 0)
+        self.optimizer.step()
+        if self.averaged is not None:
+            self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged weights and statistics towards the model's."""
+        assert self.averaged is not None
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - self.decay)
+        for average, buffer in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            average.lerp_(buffer, 1 - self.decay) if buffer.is_floating_point() else average.copy_(buffer)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss in at least float32, with the penalty."""
+        loss = self.loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
+        return loss if self.penalty is None else loss + self.penalty()
+
+    def _sums(self, loss: Tensor, logits: Tensor, targets: Tensor) -> list[Tensor]:
+        return [loss * len(logits), *(metric(logits, targets) for metric in self.metrics.values())]
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Totals]:
+        """Totals to be filled by `score`, with the model in evaluation mode."""
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                yield Totals(["loss", *self.metrics], self.device)
+        finally:
+            self.model.train()
+
+    def score(self, batch: Batch, totals: Totals) -> None:
+        """Add a batch's loss and metrics to the totals, with the averaged weights where there are any."""
+        images, targets = batch
+        with self.precision.autocast():
+            logits = self.evaluated(images)
+        totals.add(self._sums(self._loss(logits, targets), logits, targets), len(images))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that are evaluated: the averaged ones where there are any. Copies, on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.evaluated.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that shapes the steps to come, by name."""
+        return {
+            "model": self.model.state_dict(),
+            "optim": self.optimizer.state_dict(),
+            "ema": self.averaged.state_dict() if self.averaged is not None else None,
+            "precision": self.precision.state_dict(),
+        }
+
+
+def _default_generator(device: torch.device) -> torch.Generator:
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index or torch.cuda.current_device()]
+    if device.type == "mps":
+        return torch.mps._get_default_mps_generator()
+    return torch.default_generator

@@ -1,0 +1,45 @@
+"""Sums over examples that stay on the device until somebody reads them."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Totals:
+    """Sums of loss and metrics over examples, and the time they took.
+
+    Steps whose loss or gradient was not finite are counted and kept out of the sums.
+    """
+
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        self.names = names
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = torch.zeros(len(names) + 2, dtype=dtype, device=device)
+        self.start = time.perf_counter()
+
+    def clear(self) -> None:
+        """Start again from nothing, now."""
+        self.sums.zero_()
+        self.start = time.perf_counter()
+
+    def add(self, sums: list[Tensor], examples: int, finite: Tensor | None = None) -> None:
+        """Add each sum over `examples` examples, but where `finite` is false only count that."""
+        kept = torch.ones((), dtype=torch.bool, device=self.sums.device) if finite is None else finite
+        entries = [*sums, kept * examples, ~kept]
+        step = torch.stack([entry.to(self.sums.dtype) for entry in entries])
+        step[:-1].masked_fill_(~kept, 0)
+        self.sums += step
+
+    def read(self) -> dict[str, Any]:
+        """Means by name, `images_per_second`, and `nonfinite_steps` where there were any. Waits for the device."""
+        *sums, examples, nonfinite = self.sums.tolist()
+        seconds = time.perf_counter() - self.start
+        means = {
+            name: value / examples if examples and math.isfinite(value) else None
+            for name, value in zip(self.names, sums, strict=True)
+        }
+        rate = {"images_per_second": examples / seconds}
+        return {**means, **rate, **({"nonfinite_steps": int(nonfinite)} if nonfinite else {})}

@@ -1,0 +1,1 @@
+"""The run folder: its making, its record, its checkpoints, and what the terminal shows meanwhile."""

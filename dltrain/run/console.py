@@ -1,0 +1,116 @@
+"""What a person sees while a run goes on; all of it also stands in train.log."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.table import Table
+from tqdm import tqdm
+
+Row = dict[str, Any]
+LOG_WIDTH = 110
+
+
+class Console:
+    """Prints to the terminal and to a run's log; a bar on a terminal, a quiet line an epoch everywhere."""
+
+    def __init__(self, log: Path | None = None) -> None:
+        self.terminal = RichConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.file = log.open("a") if log else None
+        self.log = RichConsole(file=self.file, width=LOG_WIDTH, highlight=False) if log else None
+        self.bar: tqdm | None = None
+
+    def say(self, what: Any = "") -> None:
+        """Print a text or a table."""
+        if self.bar is not None:
+            self.bar.clear()
+        for console in (self.terminal, self.log):
+            if console is not None:
+                console.print(what, markup=False)
+        if self.file is not None:
+            self.file.flush()
+
+    def start(self, *, steps: int, done: int = 0) -> None:
+        """Draw the bar, where there is a terminal to draw it on."""
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, leave=False)
+
+    def step(self) -> None:
+        """A step was taken."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def row(self, row: Row) -> None:
+        """Show a train row beside the bar."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{_numbers(row)}, {_rate(row)}", refresh=False)
+
+    def epoch(self, rows: Sequence[Row], *, epochs: int) -> None:
+        """The line of an epoch: its train row and its evaluations."""
+        parts = [f"{row['split']} {_numbers(row)}" for row in rows]
+        rates = [_rate(row) for row in rows if row["split"] == "train"]
+        self.say(f"epoch {round(rows[-1]['epoch'])}/{epochs}  " + "  ".join([*parts, *rates]))
+
+    def results(self, summary: Row, folder: Path) -> None:
+        """The table that ends a run, and where everything is."""
+        splits = {split: summary[split] for split in ("train", "val", "test") if summary[split]}
+        rows = [[split, number(row["loss"]), number(row["accuracy"])] for split, row in splits.items()]
+        self.say(table(f"\nResult: {summary['status']}", {"split": "left", "loss": "right", "accuracy": "right"}, rows))
+        best, rate = summary["best"], summary["images_per_second"]
+        if best:
+            self.say(f"best {best['split']} {best['metric']} {number(best['value'])} at step {best['step']}")
+        speed = "" if rate is None else f", {rate:,.0f} images/s"
+        where = f"{summary['device']}, {summary['precision']}"
+        self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s{speed}, {where}")
+        self.say(f"curves  {folder / 'curves.png'}\nfolder  {folder}")
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def close(self) -> None:
+        """Close the log."""
+        self.stop()
+        if self.file is not None:
+            self.file.close()
+
+
+def table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of texts; `columns` gives each heading its justification."""
+    result = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for heading, justification in columns.items():
+        result.add_column(heading, justify=justification, no_wrap=justification == "right")  # type: ignore[arg-type]
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure of a table; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _numbers(row: Row) -> str:
+    accuracy = f", accuracy {number(row['accuracy'])}" if "accuracy" in row else ""
+    return f"loss {number(row['loss'])}{accuracy}"
+
+
+def _rate(row: Row) -> str:
+    return f"{row['images_per_second']:,.0f} images/s"
+
+
+@contextmanager
+def download_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes, to be told (done, total)."""
+    with tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

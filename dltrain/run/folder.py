@@ -1,0 +1,90 @@
+"""Run folders: made atomically, never shared by two runs."""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class WriteError(Exception):
+    """The outputs directory cannot be written."""
+
+    exit_code = 74
+
+
+class RunError(Exception):
+    """A run folder is missing, damaged or not fit for what was asked."""
+
+    def __init__(self, message: str, *, exit_code: int = 66) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def default_name(model: str, optim: str) -> str:
+    """DATE-TIME-MODEL-OPTIM."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{model}-{optim}"
+
+
+def create(parent: Path, name: str, fill: Callable[[Path], None], *, numbered: bool) -> Path:
+    """Make the folder `parent/name` with what `fill` writes into it, by one rename.
+
+    Where the name is taken, `numbered` tries name-2, name-3, ...; otherwise FileExistsError. Raises WriteError.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    except OSError as error:
+        raise WriteError(f"cannot write into {parent}: {error.strerror}") from error
+    try:
+        draft.chmod(0o755)
+        fill(draft)
+        return _publish(draft, parent / name, numbered=numbered)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, FileExistsError):
+            raise
+        raise WriteError(f"cannot write into {parent}: {error.strerror}") from error
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _publish(draft: Path, wanted: Path, *, numbered: bool) -> Path:
+    """Rename onto a name nobody has: a rename never replaces a folder that holds something."""
+    number = 1
+    while True:
+        target = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            if not target.exists():
+                draft.rename(target)
+                return target
+        except OSError:
+            if not target.exists():
+                raise
+        if not numbered:
+            raise FileExistsError(str(target))
+        number += 1
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w") as file:
+        json.dump(content, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def find(name: str | Path, outputs_dir: str | Path = "outputs") -> Path:
+    """The run folder of a path, or of a name below the outputs directory. Raises RunError."""
+    outputs = Path(outputs_dir)
+    for folder in (Path(name), outputs / "runs" / name, outputs / "sweeps" / name):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise RunError(f"no run {str(name)!r}: neither a run folder nor a name below {outputs / 'runs'}", exit_code=78)

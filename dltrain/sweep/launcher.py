@@ -1,0 +1,63 @@
+"""Running each job in a process of its own, so that none can take another down."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+Job = Callable[..., int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job's process ended: its exit code (negative: the signal that killed it), and why where it says."""
+
+    code: int
+    message: str
+
+    @property
+    def words(self) -> str:
+        """The cause of a failure."""
+        if self.code < 0:
+            return f"killed by {signal.Signals(-self.code).name}"
+        return self.message or f"exit code {self.code}"
+
+
+class Launcher:
+    """Forks jobs from a server that has imported torch once, and has run nothing with it."""
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["dltrain.build", "dltrain.report.curves"])
+
+    def run(self, job: Job, *arguments: Any) -> Outcome:
+        """Run `job(*arguments)` to its end. Its prints go nowhere: a run has its own log."""
+        ours, theirs = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=_child, args=(theirs, job, arguments))
+        process.start()
+        theirs.close()
+        message = ""
+        try:
+            message = str(ours.recv())
+        except EOFError:
+            pass
+        finally:
+            process.join()
+        return Outcome(process.exitcode if process.exitcode is not None else 1, message)
+
+
+def _child(connection: Connection, job: Job, arguments: tuple[Any, ...]) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, sys.stderr.fileno())
+    try:
+        code = job(*arguments)
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        code = getattr(error, "exit_code", 1)
+    connection.close()
+    sys.exit(code)

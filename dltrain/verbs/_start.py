@@ -1,0 +1,102 @@
+"""What happens before the first step of a run: objects, folder, and the tables a person reads."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.table import Table
+from torch import nn
+
+from dltrain import loggers
+from dltrain.build import Run, build
+from dltrain.components import make
+from dltrain.config.compose import Composition, ConfigError
+from dltrain.engine.device import describe
+from dltrain.models.summary import LayerRow, layers
+from dltrain.run.console import Console, table
+from dltrain.run.environment import environment
+from dltrain.run.folder import create, default_name, write_json
+from dltrain.verbs._session import Session
+
+MOST_ROWS = 40
+
+
+def train(composition: Composition, *, parent: Path, name: str | None = None) -> int:
+    """Build, make the run folder, train; returns the exit code. Raises what `build` and `create` raise."""
+    run = build(composition.config)
+    wanted = name or default_name(composition.choices["model"], composition.choices["optim"])
+
+    def fill(folder: Path) -> None:
+        choices = " ".join(f"{group}={choice}" for group, choice in composition.choices.items())
+        (folder / "config.yaml").write_text(f"# {choices}\n{OmegaConf.to_yaml(composition.config)}")
+        facts = {"device": describe(run.engine.device), "data_fingerprint": run.data_fingerprint}
+        write_json(folder / "environment.json", environment(**facts))
+
+    try:
+        folder = create(parent, wanted, fill, numbered=name is None)
+    except FileExistsError as error:
+        raise ConfigError(f"name={name}: {error} is there already; choose another name") from error
+    console = Console(folder / "train.log")
+    try:
+        _introduce(console, composition, run)
+        sinks = [make(loggers, composition.config.logger, folder=folder)] if composition.config.get("logger") else []
+        return Session(run, folder, console, sinks).go()
+    finally:
+        console.close()
+
+
+def _introduce(console: Console, composition: Composition, run: Run) -> None:
+    """The configuration, the model and what is to be known, before the first step."""
+    rows = []
+    for group, choice in composition.choices.items():
+        node = composition.config.get(group)
+        if node is not None:
+            settings = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name" and value is not None)
+            rows.append([group, choice, settings])
+    console.say(table("Configuration", {"group": "left", "choice": "left", "settings": "left"}, rows))
+    counts = ", ".join(f"{count:,} {split}" for split, count in run.facts.num_examples.items())
+    precision = run.engine.precision.name
+    console.say(f"\ndata    {counts} examples, {run.facts.num_classes} classes")
+    console.say(f"device  {describe(run.engine.device)}, {precision}\n")
+    console.say(model_table(run.model, run.input_shape, composition.choices["model"]))
+    for note in (*composition.notes, *run.notes):
+        console.say(f"note: {note}")
+    console.say()
+
+
+def model_table(model: nn.Module, input_shape: tuple[int, ...], title: str) -> Table:
+    """Layers with output shapes, parameters and receptive fields; whole blocks where there are too many layers."""
+    rows = layers(model, input_shape=input_shape)
+    total = sum(row.parameters for row in rows)
+    shown = _folded(model, rows)
+    cells = [
+        [
+            row.name,
+            row.kind,
+            "x".join(map(str, row.output_shape)),
+            f"{row.parameters:,}",
+            str(row.receptive_field or "all"),
+        ]
+        for row in shown
+    ]
+    columns = {"layer": "left", "kind": "left", "output": "right", "parameters": "right", "receptive field": "right"}
+    shape = "x".join(map(str, input_shape))
+    return table(f"{title}: {total:,} parameters, input {shape}", columns, cells)
+
+
+def _folded(model: nn.Module, rows: Sequence[LayerRow]) -> list[LayerRow]:
+    """Rows of the deepest modules that make a table of bearable length."""
+    depth = max(row.name.count(".") for row in rows) + 1
+    folded = list(rows)
+    while len(folded) > MOST_ROWS and depth > 1:
+        depth -= 1
+        groups = groupby(rows, key=lambda row: ".".join(row.name.split(".")[:depth]))
+        folded = [_joined(name, list(members), model) for name, members in groups]
+    return folded
+
+
+def _joined(name: str, members: list[LayerRow], model: nn.Module) -> LayerRow:
+    kind = type(model.get_submodule(name)).__name__
+    parameters = sum(member.parameters for member in members)
+    return members[-1]._replace(name=name, kind=kind, parameters=parameters)

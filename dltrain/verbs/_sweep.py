@@ -1,0 +1,74 @@
+"""A sweep: every combination in a process and a folder of its own, then a ranked table."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.compose import Composition, compose
+from dltrain.report.overlay import draw_overlay
+from dltrain.run.console import Console, number, table
+from dltrain.run.folder import create
+from dltrain.sweep.grid import varying
+from dltrain.sweep.launcher import Launcher
+from dltrain.sweep.summary import Row, rank, result, write_csv
+
+SOME_FAILED, INTERRUPTED = 3, 130
+
+
+def run_job(composition: Composition, folder: Path, name: str) -> int:
+    """Train one job, in a process of its own."""
+    from dltrain.verbs._start import train
+
+    return train(composition, parent=folder, name=name)
+
+
+def sweep(jobs: Sequence[Sequence[str]], **where: Any) -> int:
+    """Run all jobs one after another; 3 where not every one completed. Refused before anything starts."""
+    compositions = [compose(job, **where) for job in jobs]
+    config = compositions[0].config
+    folder = create(
+        Path(config.outputs_dir) / "sweeps",
+        config.name or time.strftime("%Y%m%d-%H%M%S"),
+        lambda draft: None,
+        numbered=config.name is None,
+    )
+    console, launcher = Console(), Launcher()
+    labels, rows, interrupted = varying(jobs), [], False
+    console.say(f"{len(jobs)} jobs in {folder}")
+    for place, (composition, label) in enumerate(zip(compositions, labels, strict=True)):
+        try:
+            outcome = launcher.run(run_job, composition, folder, str(place))
+        except KeyboardInterrupt:
+            interrupted = True
+            break
+        row = result(folder / str(place), job=place, setting=label, cause=outcome.words if outcome.code else "")
+        rows.append(row)
+        console.say(f"{place + 1}/{len(jobs)}  {label}  {row['status']}  {_outcome(row)}")
+    _sum_up(console, folder, rows)
+    if interrupted:
+        return INTERRUPTED
+    return 0 if all(row["status"] == "completed" and not row["cause"] for row in rows) else SOME_FAILED
+
+
+def _outcome(row: Row) -> str:
+    if row["cause"]:
+        return str(row["cause"])
+    return f"val accuracy {number(row['val_accuracy'])}, {row['seconds']:.1f} s"
+
+
+def _sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
+    ranked, column = rank(rows)
+    write_csv(folder / "sweep.csv", ranked)
+    draw_overlay({row["setting"]: folder / str(row["job"]) for row in ranked}, folder)
+    columns = {"rank": "right", "setting": "left", "status": "left", "val accuracy": "right", "val loss": "right"}
+    shown = ("val_accuracy", "val_loss", "test_accuracy")
+    cells = [
+        [str(row["rank"]), row["setting"], row["status"], *(number(row[name]) for name in shown), row["cause"]]
+        for row in ranked
+    ]
+    title = f"\nRanked by {column.replace('_', ' ')}" if column else "\nNo job completed"
+    console.say(table(title, {**columns, "test accuracy": "right", "cause": "left"}, cells))
+    if len({row["setting"] for row in rows}) > 1 and not any("seed=" in row["setting"] for row in rows):
+        console.say("one seed proves little: add seed=1,2,3")
+    console.say(f"table    {folder / 'sweep.csv'}\npicture  {folder / 'sweep.png'}")

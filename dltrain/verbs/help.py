@@ -1,0 +1,45 @@
+"""Show the verbs, the groups with their choices, and examples."""
+
+import argparse
+import textwrap
+
+from dltrain.config.folders import conf_dir, groups, options
+from dltrain.verbs import verbs
+
+EXAMPLES = """\
+  dltrain                                        LeNet with batch norm on Fashion-MNIST at 96 pixels
+  dltrain model=resnet18 optim=adam              another network, another optimizer
+  dltrain optim.lr=0.01 trainer.epochs=10        any key of the configuration
+  dltrain -m model=lenet,mlp optim=sgd,adam      a sweep: every combination, ranked
+  dltrain trainer=smoke device=cpu               prove in seconds that training works
+"""
+FLAGS = """\
+  -m, --multirun       run every combination of comma-separated values
+  --cfg job            print the composed configuration and stop
+  --config-dir DIR     more choices: DIR/model/*.yaml and so on
+  --debug              show the traceback of an error
+  --hydra-help         Hydra's own flags
+  -sc install=bash     TAB completion: eval "$(dltrain -sc install=bash)"; zsh and fish too
+"""
+
+
+def main(words: list[str], flags: argparse.Namespace) -> int:
+    """Print help, of one verb where one is named."""
+    known = verbs()
+    if words:
+        print(known.get(words[0], f"no verb {words[0]!r}; there are: {', '.join(known)}"))
+        return 0 if words[0] in known else 2
+    folders = [conf_dir()]
+    width = max(map(len, [*known, *groups(folders)])) + 4
+    print("dltrain trains networks from composed configurations.\n")
+    print("usage: dltrain [VERB] [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAGS]\n\nVerbs (train where none is named)")
+    for verb, line in known.items():
+        print(f"  {verb:{width}}{line}")
+    print("\nGroups and their choices (the first line of conf/GROUP/CHOICE.yaml says what it is)")
+    for group in groups(folders):
+        choices = textwrap.wrap(", ".join(options(group, folders)), 90)
+        print("\n".join(f"  {group if i == 0 else '':{width}}{line}" for i, line in enumerate(choices)))
+    print(
+        f"\nKeys: dltrain --cfg job shows them all, with their values\n\nFlags\n{FLAGS}\nExamples\n{EXAMPLES}", end=""
+    )
+    return 0

@@ -1,0 +1,30 @@
+"""What all tests share: the flag for long ones, one thread, and folders of their own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    marks = {
+        "long": (not config.getoption("--long"), "takes minutes: --long runs it"),
+        "gpu": (not torch.cuda.is_available(), "needs a CUDA device"),
+    }
+    for item in items:
+        for name, (skipped, reason) in marks.items():
+            if skipped and name in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cache and a working directory of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
