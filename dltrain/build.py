@@ -59,20 +59,19 @@ def build(config: DictConfig) -> Run:
     dataset = make(data, config.data)
     facts = _split_facts(config.data, dataset)
     batch_size = _batch_size(config.data.batch_size, trainer, facts)
-    steps_per_epoch = len(batch_bounds(facts.num_examples["train"], batch_size=batch_size * trainer.accumulate))
-    steps_per_epoch = min(steps_per_epoch, trainer.limit_train_batches or steps_per_epoch)
+    steps_per_epoch = _steps_per_epoch(trainer, facts, batch_size)
 
     image_shape = (facts.in_channels, config.data.image_size, config.data.image_size)
     model = make_model(config, facts)
     rehearse(model, image_shape, examples=trainer.microbatch or batch_size)
     choice = config.device.memory_format
-    memory_format = MEMORY_FORMATS[choice] if choice != "auto" else best_memory_format(model, device)
-    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    memory_format = best_memory_format(model, device) if choice == "auto" else MEMORY_FORMATS[choice]
+    placed: dict[str, Any] = {"device": device, "memory_format": memory_format}
+    model = model.to(**placed)
     schedule = make(schedules, config.schedule)
+    _check_validation(trainer, schedule, facts)
     engine = _engine(config, trainer, model, schedule, precision, batch_size, steps_per_epoch)
     augmentation = make(augment, config.augment, num_classes=facts.num_classes)
-
-    placed = {"device": device, "memory_format": memory_format}
     batches, preprocessing = _batches(config, trainer, dataset, batch_size, augmentation, placed)
     assert len(batches["train"]) == steps_per_epoch
     return Run(
@@ -167,6 +166,21 @@ def _split_facts(node: DictConfig, dataset: Dataset) -> Facts:
     labels = None if node.classes is None else {part: dataset.labels(part) for part in facts.num_examples}
     split: Facts = worded(f"data={node.name}", partial(split_facts, facts, labels, **_split_keywords(node)))
     return split
+
+
+def _steps_per_epoch(trainer: schema.Trainer, facts: Facts, batch_size: int) -> int:
+    steps = len(batch_bounds(facts.num_examples["train"], batch_size=batch_size * trainer.accumulate))
+    return min(steps, trainer.limit_train_batches or steps)
+
+
+def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, facts: Facts) -> None:
+    """Refuse what follows the validation split where there is none."""
+    for wants, name in (
+        (isinstance(schedule, schedules.Plateau), "schedule=plateau"),
+        (trainer.early_stop, "early_stop"),
+    ):
+        if wants and facts.num_examples["val"] == 0:
+            raise ConfigError(f"{name} follows the validation split, and data.val_size=0 leaves none")
 
 
 def _batch_size(wanted: int, trainer: schema.Trainer, facts: Facts) -> int:

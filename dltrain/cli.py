@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,23 +12,19 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import dltrain
-from dltrain.config.folders import nearest
-from dltrain.verbs import verbs
+from dltrain.config.errors import UsageError
+from dltrain.verbs import unknown, verbs
 
-UNREADABLE, UNFORESEEN, OUT_OF_MEMORY, INTERRUPTED = 2, 1, 71, 130
-
-
-class CommandLineError(Exception):
-    """The command line cannot be read."""
-
-    exit_code = UNREADABLE
+UNREADABLE, UNFORESEEN, OUT_OF_MEMORY, CANNOT_WRITE, INTERRUPTED = 2, 1, 71, 74, 130
+WRITING_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+ANYWHERE = ("--help", "-h", "--version", "--debug")
 
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are ours to word."""
 
     def error(self, message: str) -> NoReturn:
-        raise CommandLineError(message)
+        raise UsageError(message)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,61 +46,67 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    known = verbs()
-    first = next((word for word in arguments if not word.startswith("-")), "")
-    named = bool(first) and "=" not in first and arguments[0] == first
-    if named and first not in known:
-        raise CommandLineError(
-            f"unknown verb {first!r}: {nearest(first, list(known))}; an override has the form key=value"
-        )
+    first = next((word for word in arguments if word not in ANYWHERE), "")
+    named = re.fullmatch(r"\w[\w-]*", first) is not None
     verb = first if named else "train"
-    module = import_module(f"dltrain.verbs.{verb}")
-    parser = _parser(verb)
-    if hasattr(module, "add_flags"):
-        module.add_flags(parser)
-    flags, words = _split(parser, arguments[1:] if named else arguments)
-    if flags.version:
+    if verb not in verbs():
+        raise UsageError(unknown(verb))
+    if "--version" in arguments:
         print(f"dltrain {dltrain.__version__}")
         return 0
-    if flags.help:
-        module = import_module("dltrain.verbs.help")
-        words = [verb] if named else []
+    rest = list(arguments)
+    if named:
+        rest.remove(verb)
+    if "--help" in arguments or "-h" in arguments:
+        verb, rest = "help", [verb] if named else []
+    module = import_module(f"dltrain.verbs.{verb.replace('-', '_')}")
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true")
+    if hasattr(module, "add_flags"):
+        module.add_flags(parser)
+    flags, words = _split(parser, rest)
     code: int = module.main(words, flags)
     return code
 
 
-def _parser(verb: str) -> Parser:
-    parser = Parser(prog=f"dltrain {verb}", add_help=False, allow_abbrev=False)
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--version", action="store_true")
-    parser.add_argument("--debug", action="store_true")
-    return parser
-
-
 def _split(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Flags and words, in any order."""
-    flags, rest = parser.parse_known_args(arguments)
-    words = [word for word in rest if not word.startswith("-")]
-    for flag in rest:
-        if flag.startswith("-"):
-            key = flag.lstrip("-").replace("-", "_")
-            hint = (
-                f"; options are written without dashes: {key}" if "=" in key else f"; an option is written {key}=VALUE"
-            )
-            raise CommandLineError(f"unknown flag {flag}{hint}")
+    """Flags and words, in any order; `flags.arguments` are both as they were written, for Hydra."""
+    flags, words = parser.parse_known_args(arguments)
+    for place, word in enumerate(words):
+        if word.startswith("-"):
+            raise UsageError(_unknown_flag(word, words[place + 1 : place + 2]))
+    flags.arguments = [word for word in arguments if word != "--debug"]
     return flags, words
+
+
+def _unknown_flag(flag: str, following: list[str]) -> str:
+    """How to write as an override what was written as a flag: `--lr 0.1` is `optim.lr=0.1`."""
+    from dltrain.verbs.completion import written_out
+
+    key, equals, value = flag.lstrip("-").partition("=")
+    given = value if equals else next((word for word in following if "=" not in word), "VALUE")
+    return f"unknown flag {flag}; an option is written without dashes: {written_out(key.replace('-', '_'))}={given}"
 
 
 def _worded(error: Exception) -> tuple[str, int]:
     """One line and the exit code of an error; those of ours carry both."""
+    message = " ".join(str(error).split())
     code: Any = getattr(error, "exit_code", None)
     if code is not None:
-        return str(error), code
-    kind = type(error).__name__
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
+        return message, code
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in message
+    ):
         return "out of memory: try a smaller data.batch_size, or trainer.microbatch", OUT_OF_MEMORY
-    first = str(error).strip().split("\n")[0]
-    return f"unforeseen {kind}: {first} (--debug shows where)", UNFORESEEN
+    if isinstance(error, OSError) and error.errno in WRITING_FAILS:
+        where = f" {error.filename}" if error.filename else ""
+        return f"cannot write{where}: {error.strerror}", CANNOT_WRITE
+    if f"(os error {errno.ENOSPC})" in message:  # as safetensors says it
+        return f"cannot write: {message}", CANNOT_WRITE
+    first = " ".join(str(error).strip().split("\n")[0].split())
+    return f"unforeseen {type(error).__name__}: {first} (--debug shows where)", UNFORESEEN
 
 
 def _say(message: str, code: int) -> int:

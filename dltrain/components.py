@@ -5,20 +5,20 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
 from dltrain.config import schema
-from dltrain.config.compose import ConfigError
+from dltrain.config.errors import ConfigError
 from dltrain.config.folders import nearest
 
 
 def make(namespace: ModuleType, node: DictConfig, **facts: Any) -> Any:
     """Call the component that `node.name` names in a namespace, with the node's keys and the facts it asks for.
 
-    A key that is null, or that belongs to the whole group, is left to the callable. A ValueError becomes a
-    ConfigError of one line.
+    A key that is null, or that belongs to the whole group, is left to the callable. A value that its annotation
+    does not allow, or a ValueError, becomes a ConfigError of one line.
     """
     group = str(node._key())
     component = find(namespace, node.name, group)
@@ -28,8 +28,21 @@ def make(namespace: ModuleType, node: DictConfig, **facts: Any) -> Any:
     if unknown:
         raise ConfigError(f"{group}={node.name}: {', '.join(unknown)} is no argument of it")
     keywords = {key: value for key, value in given.items() if key in accepted and value is not None}
+    hints = _hints(component)
+    for key, value in keywords.items():
+        if words := schema.misfit(value, hints.get(key)):
+            raise ConfigError(f"{group}.{key}={value}: {words}")
     wanted = {key: value for key, value in facts.items() if key in accepted}
     return worded(f"{group}={node.name}", partial(component, **{**keywords, **wanted}))
+
+
+def _hints(component: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a callable's arguments; none where they name what exists for a type checker alone."""
+    called = component.func if isinstance(component, partial) else component
+    try:
+        return get_type_hints(called.__init__ if inspect.isclass(called) else called)
+    except NameError:
+        return {}
 
 
 def find(namespace: ModuleType, name: str, group: str) -> Callable[..., Any]:

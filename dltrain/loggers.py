@@ -1,5 +1,6 @@
 """Optional sinks of rows, beside the record."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +18,8 @@ class Logger(Protocol):
 class TensorBoard:
     """Event files in the run folder: one series a split and number."""
 
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+    def __init__(self, writer: Any) -> None:
+        self.writer = writer
 
     def add(self, row: dict[str, Any]) -> None:
         """Write each number of a row at its step."""
@@ -33,9 +32,10 @@ class TensorBoard:
         self.writer.close()
 
 
-def tensorboard(*, folder: Path) -> Logger:
-    """TensorBoard event files. Raises ValueError where the package is not installed."""
+def tensorboard() -> Callable[[Path], Logger]:
+    """TensorBoard event files, for a run folder that comes later. Raises ValueError where the package is missing."""
     try:
-        return TensorBoard(folder)
+        from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError("the package tensorboard is not installed: pip install 'dltrain[tensorboard]'") from error
+    return lambda folder: TensorBoard(SummaryWriter(str(folder / "tensorboard")))

@@ -133,11 +133,11 @@ def inverse_sqrt(*, timescale: float = 1000.0, unit: str = "step") -> Schedule:
 class Plateau:
     """A schedule that depends on what it has observed; see `plateau`."""
 
-    def __init__(self, *, factor: float, patience: int, threshold: float, mode: str, final: float) -> None:
+    def __init__(self, *, factor: float, patience: int, threshold: float, metric: str, final: float) -> None:
         self.factor = factor
         self.patience = patience
         self.threshold = threshold
-        self.sign = 1 if mode == "max" else -1
+        self.metric, self.sign = metric, 1 if metric == "accuracy" else -1
         self.final = final
         self.multiplier = 1.0
         self.best: float | None = None
@@ -168,19 +168,19 @@ def plateau(
     factor: float = 0.1,
     patience: int = 2,
     threshold: float = 1.0e-4,
-    mode: str = "min",
+    metric: str = "loss",
     final: float = 0.0,
 ) -> Plateau:
     """Multiply by `factor` after more than `patience` evaluations in a row without a gain, down to `final`.
 
-    A gain moves the observed metric towards `mode` (min or max) by more than `threshold`, in its own unit.
+    A gain is a validation loss that falls, or a validation accuracy that rises, by more than `threshold`.
     """
     _require(0 < factor < 1, "factor", factor, "between 0 and 1")
     _require(patience >= 0, "patience", patience, "0 evaluations or more")
     _require(threshold >= 0, "threshold", threshold, "0 or more")
-    _require(mode in ("min", "max"), "mode", mode, "min or max")
+    _require(metric in ("loss", "accuracy"), "metric", metric, "loss or accuracy")
     _require(0 <= final <= 1, "final", final, "from 0 to 1")
-    return Plateau(factor=factor, patience=patience, threshold=threshold, mode=mode, final=final)
+    return Plateau(factor=factor, patience=patience, threshold=threshold, metric=metric, final=final)
 
 
 def _by_time(value: Callable[[float], float], *, unit: str) -> Schedule:

@@ -42,7 +42,8 @@ def fit(
     """
     steps_per_epoch = len(batches)
     for epoch in range(start // steps_per_epoch, epochs):
-        engine.begin(epoch=start % steps_per_epoch == 0)
+        if start % steps_per_epoch == 0:
+            engine.begin_epoch()
         for step, batch in enumerate(batches.epoch(epoch, start % steps_per_epoch), start + 1):
             engine.step(batch, step - 1)
             done, last = step / steps_per_epoch, step % steps_per_epoch == 0
@@ -75,11 +76,11 @@ class Monitor:
         self.stalled = 0
 
     def observe(self, row: Row) -> bool | None:
-        """Whether a row is the best so far; None where it is of another split or has no such number."""
-        value = row.get(self.metric)
-        if row["split"] != self.split or value is None:
+        """Whether a row is the best so far, which null never is; None where it is of another split or number."""
+        if row["split"] != self.split or self.metric not in row:
             return None
-        improved = self.value is None or self.sign * (value - self.value) > 0
+        value = row[self.metric]
+        improved = value is not None and (self.value is None or self.sign * (value - self.value) > 0)
         self.stalled = 0 if improved else self.stalled + 1
         if improved:
             self.step, self.value = row["step"], value

@@ -10,6 +10,7 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long tests too")
+    parser.addoption("--update-golden", action="store_true", help="write the golden losses anew")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

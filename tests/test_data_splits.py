@@ -110,6 +110,6 @@ def test_a_rare_feature_is_not_taken_for_a_constant(usual, rare):
 def test_standardize_none_and_unknown():
     mean, deviation = mean_and_deviation(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), standardize="none")
     assert mean.tolist() == [[[0.0]]] * 3
-    assert deviation.tolist() == [[[1.0]]] * 3
+    assert deviation.tolist() == [[[255.0]]] * 3
     with pytest.raises(ValueError, match=r"data\.standardize=pixel: choose one of channel, feature, none"):
         mean_and_deviation(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), standardize="pixel")

@@ -88,9 +88,9 @@ def test_agrees_with_torch(schedule: Schedule, of_torch: Callable[..., Any], per
             scheduler.step()
 
 
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_plateau_agrees_with_torch(mode: Any) -> None:
-    plateau = schedules.plateau(factor=0.5, patience=1, threshold=0.01, mode=mode, final=0.2)
+@pytest.mark.parametrize(("metric", "mode"), [("loss", "min"), ("accuracy", "max")])
+def test_plateau_agrees_with_torch(metric: str, mode: Any) -> None:
+    plateau = schedules.plateau(factor=0.5, patience=1, threshold=0.01, metric=metric, final=0.2)
     sgd = optimizer()
     scheduler = lr_scheduler.ReduceLROnPlateau(
         sgd, mode, 0.5, patience=1, threshold=0.01, threshold_mode="abs", min_lr=0.2
@@ -156,7 +156,7 @@ def test_warmup_passes_on_what_plateau_learns() -> None:
         (schedules.polynomial, {"b": -1.0}, "b must be 0 or more"),
         (schedules.inverse_sqrt, {"timescale": 0.0}, "timescale must be above 0"),
         (schedules.plateau, {"factor": 1.0}, "factor must be between 0 and 1"),
-        (schedules.plateau, {"mode": "up"}, "mode must be min or max, not up"),
+        (schedules.plateau, {"metric": "up"}, "metric must be loss or accuracy, not up"),
     ],
 )
 def test_impossible_values_are_refused(factory: Any, keywords: dict[str, Any], message: str) -> None:

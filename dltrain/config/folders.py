@@ -14,7 +14,8 @@ def conf_dir() -> Path:
 
 def groups(folders: Sequence[Path]) -> list[str]:
     """The groups that the folders hold."""
-    return sorted({child.name for folder in folders for child in folder.iterdir() if child.is_dir()})
+    children = [child for folder in folders for child in folder.iterdir() if child.is_dir()]
+    return sorted({child.name for child in children if any(child.glob("*.yaml"))} - {"hydra"})
 
 
 def options(group: str, folders: Sequence[Path]) -> list[str]:

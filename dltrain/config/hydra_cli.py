@@ -12,7 +12,7 @@ from dltrain.config.folders import conf_dir
 
 
 def ask(arguments: Sequence[str]) -> int:
-    """Hand a command line to Hydra, with a task that is never to run."""
+    """Hand a command line to Hydra, with a task that is never to run; returns the exit code."""
 
     def task(config: Any) -> None:
         raise AssertionError("an informative flag ran the task")
@@ -23,6 +23,8 @@ def ask(arguments: Sequence[str]) -> int:
     try:
         with lazy_help_allowed():
             decorated()
+    except SystemExit as end:
+        return int(end.code or 0)
     finally:
         sys.argv = before
     return 0

@@ -1,10 +1,11 @@
 """The keys that belong to a group and not to one callable: their types and ranges. Their values stand in `conf/`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,12 @@ class Range:
     below: float = float("inf")
 
     def refusal(self, value: float) -> str | None:
-        """Why a number is out of bounds; NaN and Inf always are."""
+        """Why a number is out of bounds."""
         for holds, words in (
-            (isfinite(value), "finite"),
-            (value >= self.minimum, f"at least {self.minimum:g}"),
-            (value <= self.maximum, f"at most {self.maximum:g}"),
-            (value > self.above, f"above {self.above:g}"),
-            (value < self.below, f"below {self.below:g}"),
+            (value >= self.minimum, f"at least {self.minimum}"),
+            (value <= self.maximum, f"at most {self.maximum}"),
+            (value > self.above, f"above {self.above}"),
+            (value < self.below, f"below {self.below}"),
         ):
             if not holds:
                 return f"must be {words}"
@@ -40,6 +40,15 @@ class Form:
     def refusal(self, value: str) -> str | None:
         """Why a text has another form."""
         return None if re.fullmatch(self.pattern, value) else f"must be {self.words}"
+
+
+class Steps:
+    """A count of steps (int), or a fraction of all of them (float)."""
+
+    def refusal(self, value: float) -> str | None:
+        """Why a number is neither."""
+        fits = value >= 0 if isinstance(value, int) else 0 <= value < 1
+        return None if fits else "must be a count of steps, or a fraction below 1 of all steps"
 
 
 Count = Annotated[int, Range(minimum=1)]
@@ -72,9 +81,9 @@ class Optim:
 
 @dataclass(frozen=True)
 class Schedule:
-    """An int is steps, a float below 1 a fraction of all steps."""
+    """What all schedules share."""
 
-    warmup: NotNegative
+    warmup: Annotated[float, Steps()]
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ class Data:
 class Device:
     """Where and how to compute."""
 
+    name: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
     threads: Count | None
@@ -146,6 +156,14 @@ GROUPS: dict[str, type] = {
     "": Root,
     **{schema.__name__.lower(): schema for schema in (Optim, Schedule, Loss, Init, Data, Device, Trainer)},
 }
+COMPONENTS = {"model", "optim", "schedule", "loss", "data", "init", "augment", "logger"}
+SCALARS: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    str: (str, "a text"),
+    NoneType: (NoneType, "null"),
+}
 
 
 def keys(group: str) -> list[str]:
@@ -153,12 +171,18 @@ def keys(group: str) -> list[str]:
     return [field.name for field in fields(GROUPS[group])] if group in GROUPS else []
 
 
+def offered(key: str) -> bool:
+    """Whether a dotted key may stand in a YAML file: a component's are its callable's to judge, others stand here."""
+    group, _, name = key.rpartition(".")
+    return key.partition(".")[0] in COMPONENTS or name in keys(group)
+
+
 def refusal(key: str, value: Any, example: Any) -> str | None:
     """Why a value cannot stand at a dotted key; `example` is what the YAML files have there."""
     group, _, name = key.rpartition(".")
     if name in keys(group):
-        return _misfit(value, get_type_hints(GROUPS[group], include_extras=True)[name])
-    return None if value is None else _misfit(value, _hint(example))
+        return misfit(value, get_type_hints(GROUPS[group], include_extras=True)[name])
+    return None if value is None else misfit(value, _hint(example))
 
 
 def _hint(example: Any) -> Any:
@@ -168,25 +192,30 @@ def _hint(example: Any) -> Any:
     return Any if example is None else type(example)
 
 
-def _misfit(value: Any, hint: Any) -> str | None:
-    """Why a value is not of a type, or out of its range."""
-    arguments = get_args(hint)
-    if NoneType in arguments:
-        return None if value is None else _misfit(value, arguments[0])
-    if get_origin(hint) is Annotated:
-        return _misfit(value, arguments[0]) or arguments[1].refusal(value)
-    if get_origin(hint) is Literal:
+def misfit(value: Any, hint: Any) -> str | None:
+    """Why a value is not of a type, or out of its range; a type that YAML has no values of takes any."""
+    kind, arguments = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        refusals = [misfit(value, each) for each in arguments]
+        return None if None in refusals else refusals[0]
+    if kind is Annotated:
+        return misfit(value, arguments[0]) or arguments[1].refusal(value)
+    if kind is Literal:
         return None if value in arguments else f"must be one of {', '.join(arguments)}"
-    if get_origin(hint) is list:
-        if not isinstance(value, list):
-            return "must be a list, such as [1,2]"
-        return next((words for each in value if (words := _misfit(each, arguments[0]))), None)
-    kinds: dict[Any, tuple[Any, str]] = {
-        bool: (bool, "true or false"),
-        int: (int, "a whole number"),
-        float: ((int, float), "a number"),
-        str: (str, "a text"),
-    }
-    accepted, words = kinds.get(hint, (object, ""))
-    fits = isinstance(value, accepted) and (hint in (bool, Any) or not isinstance(value, bool))
+    if kind in (list, tuple, Sequence):
+        return _misfit_of_list(value, kind, arguments)
+    if hint is float and isinstance(value, float) and not isfinite(value):
+        return "must be finite"
+    if hint not in SCALARS:
+        return None
+    accepted, words = SCALARS[hint]
+    fits = isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
     return None if fits else f"must be {words}"
+
+
+def _misfit_of_list(value: Any, kind: Any, arguments: tuple[Any, ...]) -> str | None:
+    if not isinstance(value, list):
+        return "must be a list, such as [1,2]"
+    if kind is tuple and Ellipsis not in arguments and len(value) != len(arguments):
+        return f"must be a list of {len(arguments)}"
+    return next((words for each in value if (words := misfit(each, arguments[0]))), None)

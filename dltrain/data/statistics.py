@@ -15,13 +15,14 @@ EXACT_ROWS = (1 << 24) // 255**2
 def mean_and_deviation(images: Tensor | np.ndarray, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
     """Mean and population deviation of images uint8 (N, C, H, W), in grey levels of 0 to 255.
 
-    By channel (C, 1, 1), by feature (C, H, W), or 0 and 1 for "none" (C, 1, 1). A deviation of 0 becomes 1.
+    By channel (C, 1, 1), by feature (C, H, W), or 0 and 255 for "none" (C, 1, 1), which maps grey levels to 0..1.
+    A deviation of 0 becomes 1.
     """
     if standardize not in KINDS:
         raise ValueError(f"data.standardize={standardize}: choose one of {', '.join(KINDS)}")
     count, channels, height, width = images.shape
     if standardize == "none":
-        return torch.zeros(channels, 1, 1), torch.ones(channels, 1, 1)
+        return torch.zeros(channels, 1, 1), torch.full((channels, 1, 1), 255.0)
     sums = _sums_by_channel if standardize == "channel" else _sums_by_feature
     total, total_of_squares = sums(as_tensor(images))
     if standardize == "channel":

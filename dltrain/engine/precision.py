@@ -1,5 +1,7 @@
 """Number formats: autocast, and the scaling of losses that float16 needs."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -50,12 +52,17 @@ class Precision:
     def follow(self, finite: Tensor) -> None:
         """Move the scale after a step whose gradients were finite, or were not."""
         if self.scaled:
-            self.finite_steps = torch.where(finite, self.finite_steps + 1, 0)
+            self.finite_steps = (self.finite_steps + 1) * finite
             grown = self.finite_steps >= self.interval
-            factor = torch.where(finite, torch.where(grown, 2.0, 1.0), 0.5)
-            self.scale = self.scale * factor
-            self.finite_steps = torch.where(grown, 0, self.finite_steps)
+            self.finite_steps = self.finite_steps * ~grown
+            self.scale = self.scale * (1 + grown.float()) / (1 + (~finite).float())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The scale and the count of finite steps."""
         return {"scale": self.scale, "finite_steps": self.finite_steps} if self.scaled else {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a scale, where there is one and this format has one too."""
+        if self.scaled and state:
+            self.scale = state["scale"].to(self.scale)
+            self.finite_steps = state["finite_steps"].to(self.finite_steps)

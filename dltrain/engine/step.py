@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
+from dltrain.engine.guard import Guard
+from dltrain.engine.optimizer import keep_counters_on_the_device, load_state, tensors
 from dltrain.engine.precision import Precision
 from dltrain.engine.totals import Totals
 
@@ -44,9 +46,14 @@ class Engine:
         self.loss, self.metrics, self.schedule, self.penalty = loss, dict(metrics), schedule, penalty
         self.clip_norm, self.clip_value, self.microbatch, self.seed = clip_norm, clip_value, microbatch, seed
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.buffers = list(model.buffers())
         self.device = self.parameters[0].device
         self.generator = _default_generator(self.device)
         self.fused = bool(optimizer.defaults.get("fused"))
+        if self.device.type == "cuda" and not self.fused:
+            keep_counters_on_the_device(optimizer)
+        self.guard = Guard()
+        self.updated = False
         self.initial_rates = [group["lr"] for group in optimizer.param_groups]
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if ema else None
         self.decay = ema or 0.0
@@ -64,41 +71,54 @@ class Engine:
         """The model that is evaluated: the one of averaged weights where there is one."""
         return self.model if self.averaged is None else self.averaged
 
-    def begin(self, *, epoch: bool) -> None:
-        """Start the clock of the next row, and of the epoch when one begins."""
+    def begin_epoch(self) -> None:
+        """Start the sums and the clock of an epoch, and of its first row."""
         self.window.clear()
-        if epoch:
-            self.epoch.clear()
+        self.epoch.clear()
 
     def report(self, *, epoch: bool) -> dict[str, Any]:
         """What a train row says, of the whole epoch or since the last report. Waits for the device."""
+        self.epoch.join(self.window)
         row = {**(self.epoch if epoch else self.window).read(), "lr": self.rate}
         self.window.clear()
         return row
 
     def step(self, batch: Batch, step: int) -> None:
-        """Take optimizer step number `step`, from 0; where a gradient is not finite, weights stay as they are."""
+        """Take optimizer step number `step`, from 0.
+
+        Where the loss or a gradient is not finite, weights, batch norm's statistics and the optimizer's state stay.
+        """
         self.generator.manual_seed(hash((self.seed, step)))
-        multiplier = self.schedule(step)
-        for group, initial in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
-            group["lr"] = initial * multiplier
+        self._set_rates(self.schedule(step))
+        self.guard.remember(self._endangered())
         self.optimizer.zero_grad(set_to_none=True)
         sums, examples = self._backward(batch)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self.precision.scale_down(gradients)
         norm = get_total_norm(gradients)
-        finite = torch.isfinite(norm)
+        loss_finite = torch.isfinite(sums[0])
+        finite = loss_finite & torch.isfinite(norm)
         if self.clip_norm is not None:
             clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         if self.clip_value is not None:
-            torch.nn.utils.clip_grad_value_(self.parameters, self.clip_value)
-        self._update(gradients, finite)
+            clip_grad_value_(self.parameters, self.clip_value)
+        self._update(finite)
+        self.guard.restore_unless(finite)
+        self._average()
         self.precision.follow(finite)
         # float16 overflows now and then by design: there only a loss that is not finite tells of divergence.
-        good = torch.isfinite(sums[0]) if self.precision.scaled else finite & torch.isfinite(sums[0])
-        for totals in (self.window, self.epoch):
-            totals.add(sums, examples, good)
+        self.window.add(sums, examples, loss_finite if self.precision.scaled else finite)
         self.last_loss = sums[0] / examples
+
+    def _set_rates(self, multiplier: float) -> None:
+        for group, initial in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
+            group["lr"] = initial * multiplier
+
+    def _endangered(self) -> list[Tensor]:
+        """What a step that is not finite would spoil; a fused optimizer itself takes care of its weights and state."""
+        if self.fused:
+            return self.buffers
+        return [*self.buffers, *self.parameters, *tensors(self.optimizer)]
 
     def _backward(self, batch: Batch) -> tuple[list[Tensor], int]:
         """Gradients of the whole batch, part by part; returns the sums of loss and metrics, and the examples."""
@@ -115,23 +135,24 @@ class Engine:
             totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
         return totals, examples
 
-    def _update(self, gradients: list[Tensor], finite: Tensor) -> None:
+    def _update(self, finite: Tensor) -> None:
+        """Step the optimizer; a fused one steps only where the flag is true."""
+        if not self.updated:  # The first update makes the optimizer's state, which nothing could put back: wait here.
+            if not finite:
+                return
+            self.updated = True
         if self.fused:
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             self.optimizer.grad_scale = None  # type: ignore[attr-defined]
-        else:
-            for gradient in gradients:
-                gradient.masked_fill_(~finite, 0)
         self.optimizer.step()
-        if self.averaged is not None:
-            self._average()
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Move the averaged weights and statistics towards the model's."""
-        assert self.averaged is not None
+        """Move the averaged weights and statistics towards the model's, where there are averaged ones."""
+        if self.averaged is None:
+            return
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - self.decay)
-        for average, buffer in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+        for average, buffer in zip(self.averaged.buffers(), self.buffers, strict=True):
             average.lerp_(buffer, 1 - self.decay) if buffer.is_floating_point() else average.copy_(buffer)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -164,18 +185,30 @@ class Engine:
         return {name: value.detach().cpu().clone() for name, value in self.evaluated.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that shapes the steps to come, by name."""
+        """Everything that shapes the steps and rows to come; tensors are not copied. Waits for the device."""
         return {
             "model": self.model.state_dict(),
             "optim": self.optimizer.state_dict(),
             "ema": self.averaged.state_dict() if self.averaged is not None else None,
             "precision": self.precision.state_dict(),
+            "totals": {"window": self.window.state_dict(), "epoch": self.epoch.state_dict()},
         }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; averaged weights start from the model's where the state has none. Settings stay ours."""
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["ema"] or state["model"])
+        load_state(self.optimizer, state["optim"])
+        self.precision.load_state_dict(state["precision"])
+        self.window.load_state_dict(state["totals"]["window"])
+        self.epoch.load_state_dict(state["totals"]["epoch"])
+        self.updated = False
 
 
 def _default_generator(device: torch.device) -> torch.Generator:
     if device.type == "cuda":
-        return torch.cuda.default_generators[device.index or torch.cuda.current_device()]
+        return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
     if device.type == "mps":
         return torch.mps._get_default_mps_generator()
     return torch.default_generator

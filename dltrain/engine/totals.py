@@ -33,6 +33,10 @@ class Totals:
         step[:-1].masked_fill_(~kept, 0)
         self.sums += step
 
+    def join(self, other: "Totals") -> None:
+        """Add the sums of others over the same names."""
+        self.sums += other.sums
+
     def read(self) -> dict[str, Any]:
         """Means by name, `images_per_second`, and `nonfinite_steps` where there were any. Waits for the device."""
         *sums, examples, nonfinite = self.sums.tolist()
@@ -43,3 +47,12 @@ class Totals:
         }
         rate = {"images_per_second": examples / seconds}
         return {**means, **rate, **({"nonfinite_steps": int(nonfinite)} if nonfinite else {})}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers that JSON can hold. Waits for the device."""
+        return {"sums": self.sums.tolist(), "seconds": time.perf_counter() - self.start}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there, now."""
+        self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
+        self.start = time.perf_counter() - state["seconds"]

@@ -4,20 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from dltrain.report.curves import save
+from dltrain.report.curves import LABELS, decorate, points, save
 from dltrain.run.record import read_rows
 
-# Okabe and Ito's colours; beyond them the dashes change.
+# Okabe and Ito's colours; marks and dashes tell runs apart too, and go on when the colours are used up.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKS = ("o", "s", "D", "^", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.")
 
 
 def draw_overlay(runs: Mapping[str, Path], folder: Path) -> list[Path]:
-    """Draw the runs, a label each, best first: validation where there is one, else training. Returns the paths."""
-    records = {label: read_rows(path) for label, path in runs.items()}
-    records = {label: rows for label, rows in records.items() if rows}
+    """Draw the runs, a label each, the best first: validation where all have it, over pale training curves.
+
+    Returns the paths; nothing is drawn where no run has rows.
+    """
+    records = {label: rows for label, path in runs.items() if (rows := read_rows(path))}
     if not records:
         return []
     split = "val" if all(any(row["split"] == "val" for row in rows) for rows in records.values()) else "train"
@@ -26,18 +28,14 @@ def draw_overlay(runs: Mapping[str, Path], folder: Path) -> list[Path]:
     axes = figure.subplots(1, len(numbers), squeeze=False)[0]
     for axis, name in zip(axes, numbers, strict=True):
         for place, (label, rows) in enumerate(records.items()):
-            points = [(row["epoch"], row[name]) for row in rows if row["split"] == split and row.get(name) is not None]
-            if points:
-                style = {
-                    "color": COLOURS[place % len(COLOURS)],
-                    "linestyle": DASHES[place // len(COLOURS) % len(DASHES)],
-                }
-                axis.plot(*zip(*points, strict=True), **style, marker="o", markersize=4, label=label)
-        axis.set_title(f"{'validation' if split == 'val' else 'training'} {name}", fontsize=11)
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+            colour = COLOURS[place % len(COLOURS)]
+            present = [row for row in rows if row.get(name) is not None]
+            ends = [row for row in present if row["split"] == split and row["epoch"].is_integer()]
+            between = [row for row in present if row["split"] == "train" and not row["epoch"].is_integer()]
+            style = {"marker": MARKS[place % len(MARKS)], "linestyle": DASHES[place // len(COLOURS) % len(DASHES)]}
+            axis.plot(*points(name, between), color=colour, alpha=0.3, linewidth=1)
+            axis.plot(*points(name, ends), color=colour, **style, markersize=5, label=label)
+        decorate(axis, f"{LABELS[split]} {name} (pale: within training epochs)")
+        axis.set_xlim(left=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
     return save(figure, folder, "sweep")

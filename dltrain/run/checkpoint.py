@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from dltrain.run.folder import RunError
+from dltrain.run.folder import RunError, WriteError, writing
 
 MANIFEST = "manifest.json"
 
@@ -32,70 +33,103 @@ def flatten(optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, 
     return tensors, values
 
 
+def unflatten(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The names and the state of an optimizer's state_dict, from what `flatten` made of it."""
+    entries = {key: value for key, value in {**tensors, **values}.items() if "." in key}
+    names = sorted({key.rpartition(".")[0] for key in entries})
+    state: dict[int, dict[str, Any]] = {index: {} for index in range(len(names))}
+    for key, value in entries.items():
+        name, _, short = key.rpartition(".")
+        state[names.index(name)][short] = value
+    return {"param_groups": [{"params": list(state), "param_names": names}], "state": state}
+
+
 def save(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
     """Publish `parent/step-NNNNNNNN` with one safetensors file a name in `tensors`, state.json and a manifest.
 
-    Every file is on disk before the rename, and the rename before this returns. Raises OSError, leaving no draft.
+    Every file is on disk before the rename, and the rename before this returns. A checkpoint of the step that is there
+    already stays, unless it is damaged. Raises WriteError, leaving no draft.
     """
     target = parent / f"step-{step:08d}"
-    if target.exists():
+    if target.exists() and is_sound(target):
         return target
-    parent.mkdir(exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
-    try:
-        for name, group in tensors.items():
-            save_file(_unshared(group), draft / f"{name}.safetensors")
-        (draft / "state.json").write_text(json.dumps(state, indent=2, allow_nan=False) + "\n")
-        _write_manifest(draft)
-        for path in [*draft.iterdir(), draft]:
-            _fsync(path)
-        draft.chmod(0o755)
-        draft.rename(target)
-        _fsync(parent)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    text = json.dumps(state, indent=2, allow_nan=False) + "\n"
+    with writing(target):
+        parent.mkdir(exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
+        try:
+            for name, group in tensors.items():
+                _save_tensors(group, draft / f"{name}.safetensors")
+            (draft / "state.json").write_text(text)
+            (draft / MANIFEST).write_bytes(_manifest({path.name: _facts(path) for path in sorted(draft.iterdir())}))
+            draft.chmod(0o755)
+            for path in [*draft.iterdir(), draft]:
+                _fsync(path)
+            if target.exists():
+                _bury(target)
+            draft.rename(target)
+            _fsync(parent)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
     return target
 
 
 def verify(checkpoint: Path) -> None:
     """Compare every byte with the manifest. Raises RunError (66) naming the file that differs."""
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
-        own = manifest.pop("sha256")
-        files = manifest["files"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        text = (checkpoint / MANIFEST).read_bytes()
+        files = json.loads(text)["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{checkpoint / MANIFEST} is missing or damaged") from error
-    if own != _digest(json.dumps(manifest, sort_keys=True).encode()):
+    if text != _manifest(files):
         raise RunError(f"{checkpoint / MANIFEST} is damaged: its own SHA-256 differs")
     present = {path.name for path in checkpoint.iterdir()} - {MANIFEST}
     if present != set(files):
         raise RunError(f"{checkpoint}: {', '.join(sorted(present ^ set(files)))} is missing or does not belong there")
     for name, expected in files.items():
-        content = (checkpoint / name).read_bytes()
-        if len(content) != expected["bytes"] or _digest(content) != expected["sha256"]:
+        try:
+            found = _facts(checkpoint / name)
+        except OSError as error:
+            raise RunError(f"{checkpoint / name} cannot be read: {error.strerror}") from error
+        if found != expected:
             raise RunError(f"{checkpoint / name} is damaged: its size or SHA-256 differs")
+
+
+def is_sound(checkpoint: Path) -> bool:
+    """Whether a checkpoint verifies."""
+    try:
+        verify(checkpoint)
+    except RunError:
+        return False
+    return True
 
 
 def load(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Tensors by file name and the state of a verified checkpoint."""
     verify(checkpoint)
-    tensors = {path.stem: load_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+    tensors = {path.stem: _load_tensors(path) for path in sorted(checkpoint.glob("*.safetensors"))}
     return tensors, json.loads((checkpoint / "state.json").read_text())
+
+
+def number(checkpoint: Path) -> int:
+    """The step of a checkpoint."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def steps(parent: Path) -> list[Path]:
     """The checkpoints of a run, the oldest first."""
-    return sorted(parent.glob("step-*")) if parent.is_dir() else []
+    return sorted((path for path in parent.glob("step-*") if path.name[5:].isdigit()), key=number)
 
 
 def prune(parent: Path, *, keep: int, protect: set[int]) -> None:
-    """Delete all but the newest `keep` and those of the protected steps."""
-    for path in steps(parent)[:-keep]:
-        if int(path.name.removeprefix("step-")) not in protect:
-            grave = path.with_name(f".deleted-{path.name}")
-            path.rename(grave)
-            shutil.rmtree(grave)
+    """Delete all but the newest `keep` and those of the protected steps, and what a killed run left half-done."""
+    with writing(parent):
+        for path in steps(parent)[:-keep]:
+            if number(path) not in protect:
+                _bury(path)
+        for path in [*parent.glob(".deleted-*"), *parent.glob(".step-*")]:
+            shutil.rmtree(path)
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -111,27 +145,48 @@ def _raw(tensor: Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes()
 
 
-def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors, one that stands under several names only once, under its first."""
-    kept: dict[Any, str] = {}
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        kept.setdefault((tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride()), name)
-    return {name: tensors[name].detach().cpu().contiguous() for name in sorted(kept.values())}
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write contiguous tensors; one of several names only under the first of them, the others being metadata."""
+    first: dict[Any, str] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in sorted(tensors.items()):
+        place = (tensor.device, tensor.data_ptr() or name, tensor.dtype, tensor.shape, tensor.stride())
+        if first.setdefault(place, name) != name:
+            aliases[name] = first[place]
+    try:
+        save_file({name: _own(tensors[name]) for name in first.values()}, path, metadata=aliases or None)
+    except SafetensorError as error:
+        raise WriteError(f"cannot write {path}: {error}") from error
 
 
-def _write_manifest(folder: Path) -> None:
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _digest(path.read_bytes())}
-        for path in sorted(folder.iterdir())
-    }
-    manifest = {"files": files}
-    own = _digest(json.dumps(manifest, sort_keys=True).encode())
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "sha256": own}, indent=2) + "\n")
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors | {alias: tensors[name] for alias, name in (file.metadata() or {}).items()}
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, contiguous, in memory that no other shares."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def _manifest(files: Any) -> bytes:
+    """The text of a manifest, which ends with the SHA-256 of what it says."""
+    own = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({"files": files, "sha256": own}, indent=2) + "\n").encode()
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _bury(path: Path) -> None:
+    """Delete a folder that must not be found half-deleted."""
+    grave = path.with_name(f".deleted-{path.name}")
+    path.rename(grave)
+    shutil.rmtree(grave)
 
 
 def _fsync(path: Path) -> None:

@@ -36,12 +36,13 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def process_age() -> float:
     """Seconds since this process started; where that cannot be told, since dltrain was imported."""
+    since_import = time.time() - IMPORTED
     stat = Path("/proc/self/stat")
     if not stat.is_file():
-        return time.time() - IMPORTED
+        return since_import
     ticks = int(stat.read_text().rpartition(")")[2].split()[19])
     uptime = float(Path("/proc/uptime").read_text().split()[0])
-    return uptime - ticks / os.sysconf("SC_CLK_TCK")
+    return max(uptime - ticks / os.sysconf("SC_CLK_TCK"), since_import)  # some containers count uptime from their own
 
 
 def _version(package: str) -> str | None:

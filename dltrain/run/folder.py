@@ -5,15 +5,25 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
 class WriteError(Exception):
-    """The outputs directory cannot be written."""
+    """A file or folder cannot be written: no right, no room."""
 
     exit_code = 74
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Word an OSError: raises WriteError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class RunError(Exception):
@@ -34,20 +44,15 @@ def create(parent: Path, name: str, fill: Callable[[Path], None], *, numbered: b
 
     Where the name is taken, `numbered` tries name-2, name-3, ...; otherwise FileExistsError. Raises WriteError.
     """
-    try:
+    with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-    except OSError as error:
-        raise WriteError(f"cannot write into {parent}: {error.strerror}") from error
     try:
-        draft.chmod(0o755)
-        fill(draft)
+        with writing(parent):
+            draft.chmod(0o755)
+            fill(draft)
+        assert any(draft.iterdir()), "an empty folder would be replaced by the next one of its name"
         return _publish(draft, parent / name, numbered=numbered)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, FileExistsError):
-            raise
-        raise WriteError(f"cannot write into {parent}: {error.strerror}") from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -62,23 +67,31 @@ def _publish(draft: Path, wanted: Path, *, numbered: bool) -> Path:
             if not target.exists():
                 draft.rename(target)
                 return target
-        except OSError:
+        except OSError as error:
             if not target.exists():
-                raise
+                raise WriteError(f"cannot write {target}: {error.strerror or error}") from error
         if not numbered:
             raise FileExistsError(str(target))
         number += 1
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON so that a reader sees the old file or the new one, never half of it.
+
+    Raises WriteError, and ValueError for a NaN or Inf.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    with writing(path):
+        try:
+            with draft.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def find(name: str | Path, outputs_dir: str | Path = "outputs") -> Path:

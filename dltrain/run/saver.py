@@ -1,13 +1,15 @@
 """When to save a checkpoint, and which to keep."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from dltrain.run import checkpoint
+from dltrain.run.folder import writing
 
 AFFORDABLE = 0.05
 
@@ -18,17 +20,18 @@ class Saver:
     `auto` saves after the first epoch, and after later ones while saving has taken less than 5 % of the time.
     """
 
-    def __init__(self, folder: Path, *, every: str, keep: int) -> None:
+    def __init__(self, folder: Path, *, every: str, keep: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self.folder = folder / "checkpoints"
         count, _, unit = every.partition(" ")
         self.count, self.unit = (0, "auto") if every == "auto" else (int(count), unit.rstrip("s"))
         self.keep = keep
-        self.started = self.saved_at = time.perf_counter()
+        self.clock = clock
+        self.started = self.saved_at = clock()
         self.cost = self.last_cost = 0.0
 
     def due(self, *, step: int, epoch: float) -> bool:
         """Whether the interval has come round at this step, `epoch` being epochs done."""
-        now = time.perf_counter()
+        now = self.clock()
         if self.unit == "minute":
             return now - self.saved_at >= 60 * self.count
         if self.unit == "step":
@@ -43,19 +46,26 @@ class Saver:
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, best: int | None
     ) -> Path:
         """Publish a checkpoint, then let go of old ones, but never of the best."""
-        before = time.perf_counter()
-        path = checkpoint.save(self.folder, step, tensors, state)
-        self._hint("latest", path)
-        checkpoint.prune(self.folder, keep=self.keep, protect=set() if best is None else {best})
-        self.saved_at = time.perf_counter()
-        self.last_cost = self.saved_at - before
-        self.cost += self.last_cost
+        with self._counted():
+            path = checkpoint.save(self.folder, step, tensors, state)
+            self._hint("latest", path)
+            checkpoint.prune(self.folder, keep=self.keep, protect=set() if best is None else {best})
+        self.saved_at = self.clock()
         return path
 
     def save_best(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Publish the best weights, where the step's checkpoint does not hold them already."""
-        self._hint("best", checkpoint.save(self.folder, step, {"model": weights}, state))
+        with self._counted():
+            self._hint("best", checkpoint.save(self.folder, step, {"model": weights}, state))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        before = self.clock()
+        yield
+        self.last_cost = self.clock() - before
+        self.cost += self.last_cost
 
     def _hint(self, name: str, path: Path) -> None:
         """A file that names a checkpoint, for people; nothing depends on it."""
-        (self.folder / name).write_text(path.name + "\n")
+        with writing(self.folder / name):
+            (self.folder / name).write_text(path.name + "\n")

@@ -12,7 +12,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 def signalled() -> Iterator[list[int]]:
     """Collects the exit code of the first signal that asks to stop; a second one stops at once."""
     received: list[int] = []
-    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in EXIT_CODES}
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(EXIT_CODES[signal.Signals(number)])

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -30,9 +30,9 @@ class Outcome:
 class Launcher:
     """Forks jobs from a server that has imported torch once, and has run nothing with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, preload: Sequence[str] = ("dltrain.build", "dltrain.report.curves")) -> None:
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["dltrain.build", "dltrain.report.curves"])
+        self.context.set_forkserver_preload(list(preload))
 
     def run(self, job: Job, *arguments: Any) -> Outcome:
         """Run `job(*arguments)` to its end. Its prints go nowhere: a run has its own log."""

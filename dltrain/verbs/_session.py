@@ -1,5 +1,6 @@
 """A training run from ready objects to a finished folder: what is recorded, saved and shown, and when it stops."""
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from dltrain.run.pace import Pace, timed
 from dltrain.run.record import Record
 from dltrain.run.saver import Saver
 from dltrain.run.signals import signalled
+from dltrain.schedules import Plateau
 from dltrain.train import Event, Monitor, Row, evaluate, fit
 
 
@@ -83,9 +85,9 @@ class Session:
             self.epoch_rows.append(event.row)
         if self.monitor.observe(event.row):
             self.best_weights = self.run.engine.weights()
-        observe = getattr(self.run.schedule, "observe", None)
-        if observe and event.row["split"] == self.monitor.split:
-            observe(event.row[self.monitor.metric])
+        if isinstance(self.run.schedule, Plateau) and event.row["split"] == "val":
+            value = event.row[self.run.schedule.metric]
+            self.run.schedule.observe(math.nan if value is None else value)
 
     def _count(self, event: Event, seconds: float) -> None:
         self.step, self.epoch = event.step, event.epoch

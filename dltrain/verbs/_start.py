@@ -1,10 +1,11 @@
 """What happens before the first step of a run: objects, folder, and the tables a person reads."""
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from torch import nn
 
@@ -16,7 +17,7 @@ from dltrain.engine.device import describe
 from dltrain.models.summary import LayerRow, layers
 from dltrain.run.console import Console, table
 from dltrain.run.environment import environment
-from dltrain.run.folder import create, default_name, write_json
+from dltrain.run.folder import RunError, create, default_name, write_json
 from dltrain.verbs._session import Session
 
 MOST_ROWS = 40
@@ -24,26 +25,42 @@ MOST_ROWS = 40
 
 def train(composition: Composition, *, parent: Path, name: str | None = None) -> int:
     """Build, make the run folder, train; returns the exit code. Raises what `build` and `create` raise."""
-    run = build(composition.config)
+    config = composition.config
+    if name is not None and _is_complete(parent / name, config):
+        print(f"{parent / name} is complete")
+        return 0
+    sinks = [make(loggers, config.logger)] if config.get("logger") else []
+    run = build(config)
     wanted = name or default_name(composition.choices["model"], composition.choices["optim"])
 
     def fill(folder: Path) -> None:
         choices = " ".join(f"{group}={choice}" for group, choice in composition.choices.items())
-        (folder / "config.yaml").write_text(f"# {choices}\n{OmegaConf.to_yaml(composition.config)}")
+        (folder / "config.yaml").write_text(f"# {choices}\n{OmegaConf.to_yaml(config)}")
         facts = {"device": describe(run.engine.device), "data_fingerprint": run.data_fingerprint}
         write_json(folder / "environment.json", environment(**facts))
 
     try:
         folder = create(parent, wanted, fill, numbered=name is None)
     except FileExistsError as error:
-        raise ConfigError(f"name={name}: {error} is there already; choose another name") from error
+        raise RunError(f"name={name}: {error} was made by another run just now", exit_code=73) from error
     console = Console(folder / "train.log")
     try:
         _introduce(console, composition, run)
-        sinks = [make(loggers, composition.config.logger, folder=folder)] if composition.config.get("logger") else []
-        return Session(run, folder, console, sinks).go()
+        return Session(run, folder, console, [sink(folder) for sink in sinks]).go()
     finally:
         console.close()
+
+
+def _is_complete(folder: Path, config: DictConfig) -> bool:
+    """Whether this very run was completed before; a folder that holds anything else is refused."""
+    if not folder.exists():
+        return False
+    path, result = folder / "config.yaml", folder / "summary.json"
+    if not path.is_file() or OmegaConf.load(path) != config:
+        raise ConfigError(f"name={folder.name}: {folder} is there already, and is another run; choose another name")
+    if not result.is_file() or json.loads(result.read_text())["status"] != "completed":
+        raise ConfigError(f"name={folder.name}: {folder} is unfinished, and going on with it is not built yet")
+    return True
 
 
 def _introduce(console: Console, composition: Composition, run: Run) -> None:

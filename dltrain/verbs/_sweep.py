@@ -1,5 +1,6 @@
 """A sweep: every combination in a process and a folder of its own, then a ranked table."""
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from dltrain.run.console import Console, number, table
 from dltrain.run.folder import create
 from dltrain.sweep.grid import varying
 from dltrain.sweep.launcher import Launcher
-from dltrain.sweep.summary import Row, rank, result, write_csv
+from dltrain.sweep.summary import RESULTS, Row, rank, result, write_csv
 
 SOME_FAILED, INTERRUPTED = 3, 130
 
@@ -27,12 +28,13 @@ def sweep(jobs: Sequence[Sequence[str]], **where: Any) -> int:
     """Run all jobs one after another; 3 where not every one completed. Refused before anything starts."""
     compositions = [compose(job, **where) for job in jobs]
     config = compositions[0].config
-    folder = create(
-        Path(config.outputs_dir) / "sweeps",
-        config.name or time.strftime("%Y%m%d-%H%M%S"),
-        lambda draft: None,
-        numbered=config.name is None,
-    )
+
+    def list_jobs(draft: Path) -> None:
+        lines = [json.dumps({"job": place, "overrides": list(job)}) + "\n" for place, job in enumerate(jobs)]
+        (draft / "sweep.jsonl").write_text("".join(lines))
+
+    name = config.name or time.strftime("%Y%m%d-%H%M%S")
+    folder = create(Path(config.outputs_dir) / "sweeps", name, list_jobs, numbered=config.name is None)
     console, launcher = Console(), Launcher()
     labels, rows, interrupted = varying(jobs), [], False
     console.say(f"{len(jobs)} jobs in {folder}")
@@ -54,7 +56,8 @@ def sweep(jobs: Sequence[Sequence[str]], **where: Any) -> int:
 def _outcome(row: Row) -> str:
     if row["cause"]:
         return str(row["cause"])
-    return f"val accuracy {number(row['val_accuracy'])}, {row['seconds']:.1f} s"
+    column = next(name for name in RESULTS if row[name] is not None)
+    return f"{column.replace('_', ' ')} {number(row[column])}, {row['seconds']:.1f} s"
 
 
 def _sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:

@@ -1,10 +1,14 @@
 """Print a shell's TAB completion: `eval "$(dltrain completion bash)"`, also zsh and fish."""
 
 import argparse
+import difflib
 import os
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dltrain.config.errors import UsageError
 from dltrain.config.folders import conf_dir, groups, options
 from dltrain.verbs import verbs
 
@@ -14,7 +18,7 @@ _dltrain() {
     local IFS=$'\\n'
     COMPREPLY=($(COMP_LINE="${COMP_LINE:0:$COMP_POINT}" dltrain completion query 2>/dev/null))
     compopt -o nospace
-    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != *= ]] && compopt +o nospace
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != *[=.] ]] && compopt +o nospace
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=/}
 complete -F _dltrain dltrain
@@ -32,19 +36,20 @@ complete -c dltrain -f -a '(COMP_LINE=(commandline -cp) dltrain completion query
 """,
 }
 RUN_VERBS = {"resume", "eval", "predict", "export", "report", "watch", "inspect", "replay", "diff"}
+ACTIONS = {"data": ["fetch", "check"], "completion": [*SCRIPTS], "help": [*verbs()]}
 FLAGS = ("--multirun", "--cfg", "--config-dir", "--debug", "--help", "--version", "--hydra-help")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
     """Print a script to evaluate, or answer a query from it. `install=bash` is Hydra's way to ask."""
-    asked = words[0].rpartition("=")[2] if words else "bash"
-    if asked == "query":
+    asked = [word.removeprefix("install=") for word in words if not word.startswith("outputs_dir=")]
+    if asked == ["query"]:
         print("\n".join(candidates(os.environ.get("COMP_LINE", ""))))
         return 0
-    if asked not in SCRIPTS:
-        print(f"no completion for {asked!r}; there is: {', '.join(SCRIPTS)}")
-        return 2
-    print(SCRIPTS[asked], end="")
+    shell = asked[0] if asked else "bash"
+    if len(asked) > 1 or shell not in SCRIPTS:
+        raise UsageError(f"no completion for {' '.join(asked)!r}; there is: {', '.join(SCRIPTS)}")
+    print(SCRIPTS[shell], end="")
     return 0
 
 
@@ -52,38 +57,70 @@ def candidates(line: str) -> list[str]:
     """The words that may stand where a command line ends."""
     *before, word = line.split(" ")
     before = [each for each in before[1:] if each]
-    folders = [conf_dir()]
+    return sorted(each for each in _possible(before, word) if each.startswith(word))
+
+
+def _possible(before: list[str], word: str) -> Sequence[str]:
+    verb = before[0] if before else ""
+    folders = [conf_dir(), *_config_dirs(before)]
     if word.startswith("-"):
-        found = list(FLAGS)
-    elif before and before[0] in RUN_VERBS:
-        found = _runs(before)
-    elif "=" in word:
+        return FLAGS
+    if verb in RUN_VERBS:
+        return _runs(before)
+    if before in ([each] for each in ACTIONS):
+        return ACTIONS[verb]
+    if "=" in word:
         group, _, choice = word.partition("=")
         done, comma, _ = choice.rpartition(",")
-        found = (
-            [f"{group}={done}{comma}{option}" for option in options(group, folders)] if group in groups(folders) else []
-        )
-    elif "." in word:
-        found = _keys(word.partition(".")[0], before, folders)
-    else:
-        found = [f"{group}=" for group in groups(folders)] + [f"{group}." for group in groups(folders)]
-        found += [f"{key}=" for key in ("name", "seed", "outputs_dir")] + ([] if before else list(verbs()))
-    return sorted(each for each in found if each.startswith(word))
+        known = options(group, folders) if group in groups(folders) else []
+        return [f"{group}={done}{comma}{option}" for option in known]
+    if "." in word:
+        group = word.partition(".")[0]
+        return [f"{group}.{key}=" for key in _keys(group, before, folders)]
+    known = groups(folders)
+    starts = [f"{group}{sign}" for group in known for sign in "=."]
+    keys = [f"{key}=" for key in _main() if key not in (*known, "defaults")]
+    return [*starts, *keys, *([] if verb else verbs())]
+
+
+def written_out(key: str) -> str:
+    """The full key that a last part of one, or a misspelt one, stands for where nothing is chosen; else itself."""
+    folders = [conf_dir()]
+    known = [f"{group}.{each}" for group in groups(folders) for each in _keys(group, [], folders)]
+    same = [each for each in known if each.endswith(f".{key}")]
+    return next(iter([*same, *difflib.get_close_matches(key, known, n=1)]), key)
+
+
+def _config_dirs(before: list[str]) -> list[Path]:
+    """The folders that `--config-dir DIR` names."""
+    named = [Path(folder) for flag, folder in pairwise(before) if flag in ("--config-dir", "-cd")]
+    return [folder for folder in named if folder.is_dir()]
 
 
 def _keys(group: str, before: list[str], folders: list[Path]) -> list[str]:
-    """GROUP.KEY= for every key of the option that the line chooses, or that is chosen when nothing is said."""
+    """The keys of the option that the line chooses, or that is chosen when nothing is said."""
+    main = _main()
+    defaults = {key: value for entry in main["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+    chosen = str(dict(word.split("=", 1) for word in before if "=" in word).get(group, defaults.get(group)))
+    found = {**(main.get(group) or {}), **_option(group, chosen.partition(",")[0], folders)}
+    return [key for key in found if key != "name"]
+
+
+def _option(group: str, name: str, folders: list[Path]) -> dict[str, Any]:
+    """An option's keys, with those of the option that it stands on."""
+    own = next((_read(path) for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), {})
+    bases = [entry for entry in own.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    return {key: value for base in bases for key, value in _option(group, base, folders).items()} | own
+
+
+def _main() -> dict[str, Any]:
+    return _read(conf_dir() / "config.yaml")
+
+
+def _read(path: Path) -> dict[str, Any]:
     import yaml
 
-    main: dict[str, Any] = yaml.safe_load((folders[0] / "config.yaml").read_text())
-    defaults = {key: value for entry in main["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
-    chosen = dict(word.split("=", 1) for word in before if "=" in word).get(group, defaults.get(group))
-    path = folders[0] / group / f"{chosen}.yaml"
-    own = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    if "defaults" in own:
-        own = {**own, **yaml.safe_load((path.parent / f"{own['defaults'][0]}.yaml").read_text())}
-    found = {**(main.get(group) or {}), **own}
-    return [f"{group}.{key}=" for key in found if key not in ("name", "defaults")]
+    return yaml.safe_load(path.read_text()) or {}
 
 
 def _runs(before: list[str]) -> list[str]:

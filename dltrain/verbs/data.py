@@ -2,7 +2,8 @@
 
 import argparse
 
-from dltrain.config.compose import UsageError, compose
+from dltrain.config.compose import compose
+from dltrain.config.errors import UsageError
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
@@ -18,11 +19,10 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     from dltrain.run.console import download_bar
 
     dataset = make(data, config.data)
-    if action == "fetch":
-        with download_bar() as progress:
-            dataset.fetch(progress)
-    facts = dataset.facts()
+    with download_bar() as progress:
+        dataset.fetch(progress)
     try:
+        facts = dataset.facts()
         dataset.load()
     except DataError as error:
         error.exit_code = 70 if action == "check" else error.exit_code

@@ -3,8 +3,9 @@
 import argparse
 import textwrap
 
+from dltrain.config.errors import UsageError
 from dltrain.config.folders import conf_dir, groups, options
-from dltrain.verbs import verbs
+from dltrain.verbs import unknown, verbs
 
 EXAMPLES = """\
   dltrain                                        LeNet with batch norm on Fashion-MNIST at 96 pixels
@@ -26,9 +27,12 @@ FLAGS = """\
 def main(words: list[str], flags: argparse.Namespace) -> int:
     """Print help, of one verb where one is named."""
     known = verbs()
-    if words:
-        print(known.get(words[0], f"no verb {words[0]!r}; there are: {', '.join(known)}"))
-        return 0 if words[0] in known else 2
+    asked = [word for word in words if "=" not in word]
+    if asked:
+        if asked[0] not in known:
+            raise UsageError(unknown(asked[0]))
+        print(known[asked[0]])
+        return 0
     folders = [conf_dir()]
     width = max(map(len, [*known, *groups(folders)])) + 4
     print("dltrain trains networks from composed configurations.\n")

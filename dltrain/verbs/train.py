@@ -1,7 +1,6 @@
 """Train a network: what `dltrain` does without a verb."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from dltrain.config.compose import UsageError, compose, shown
@@ -33,11 +32,13 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         return completion([flags.shell_completion, *words], flags)
     if flags.config_path or flags.experimental_rerun:
         raise UsageError("--config-path and --experimental-rerun are not offered: use --config-dir, or dltrain resume")
-    if flags.hydra_help or flags.info or flags.cfg in ("hydra", "all"):
-        return ask(sys.argv[1:])
+    if flags.hydra_help:
+        return ask(flags.arguments)
     where = {"config_name": flags.config_name, "config_dirs": flags.config_dir}
     jobs = expand(words) if flags.multirun else [words]
     composition = compose(jobs[0], **where)
+    if flags.info or flags.cfg in ("hydra", "all"):
+        return ask(flags.arguments)
     if flags.cfg:
         print(shown(composition.config, flags.package), end="")
         return 0

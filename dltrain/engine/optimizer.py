@@ -1,0 +1,48 @@
+"""What an engine asks of any optimizer of torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def tensors(optimizer: Optimizer) -> list[Tensor]:
+    """The tensors of its state."""
+    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+
+
+def keep_counters_on_the_device(optimizer: Optimizer) -> None:
+    """Have step counters made where the parameters are, so that nothing waits when one is put back."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
+
+
+def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load each parameter's state by the parameter's name, in its memory format; the settings stay the optimizer's.
+
+    Of `state`, which has the form of a state_dict, only the names and the state are looked at.
+    """
+    own = optimizer.state_dict()
+    saved = {name: state["state"][index] for index, name in enumerate(_names(state)) if index in state["state"]}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    own["state"] = {
+        index: {key: _in_format_of(parameter, value) for key, value in saved[name].items()}
+        for index, (name, parameter) in enumerate(zip(_names(own), parameters, strict=True))
+        if name in saved
+    }
+    optimizer.load_state_dict(own)
+
+
+def _names(state: Mapping[str, Any]) -> list[str]:
+    """Names of the parameters in order, or their numbers where they have none."""
+    return [name for group in state["param_groups"] for name in group.get("param_names", group["params"])]
+
+
+def _in_format_of(parameter: Tensor, value: Any) -> Any:
+    """A copy of a value; fused steps read weights and state side by side and do not look at strides."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device, requires_grad=False).copy_(value)

@@ -1,0 +1,40 @@
+"""Runs through the command, in this process, on little data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dltrain.cli import main
+from dltrain.run.record import read_rows
+
+CONF = Path(__file__).parents[1] / "conf"
+LITTLE = (
+    "data=synthetic",
+    "data.num_train=700",
+    "data.num_test=64",
+    "data.val_size=64",
+    "data.image_size=32",
+    "device=cpu",
+)
+
+
+def options(group: str) -> list[str]:
+    """The choices of a group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def train(*overrides: str, name: str = "run", expected: int = 0) -> Path:
+    """Run `dltrain` on little data and return the run folder."""
+    arguments = [*LITTLE, *overrides, f"name={name}", "outputs_dir=outputs", "--debug"]
+    assert main(arguments) == expected
+    return Path("outputs/runs").resolve() / name
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """The run's summary.json."""
+    return json.loads((folder / "summary.json").read_text())
+
+
+def rows(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
+    """The record's rows, of one split or of all."""
+    return [row for row in read_rows(folder) if split in (None, row["split"])]

@@ -1,0 +1,167 @@
+"""What only a GPU can show: the same losses as on a CPU, nothing that waits, fused steps, the same bits twice."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from engines import batches, engine, equal, first_batch, network, poisoned
+from helpers import LITTLE, options
+
+from dltrain.build import Run, build
+from dltrain.config.compose import compose
+from dltrain.engine import Engine, Precision
+from dltrain.engine.optimizer import tensors
+from dltrain.train import evaluate, fit
+
+pytestmark = pytest.mark.gpu
+
+CUDA = torch.device("cuda")
+STEPS = 5
+TOLERANCE = {"fp32": 0.01, "bf16": 0.15, "fp16": 0.05}  # relative, of a batch's loss
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def built(*overrides: str, device: str = "cuda") -> Run:
+    sizes = ("data.num_train=200", "data.batch_size=16", f"trainer.limit_train_batches={STEPS}", "trainer.log_every=1")
+    return build(
+        compose([*(set(LITTLE) - {"device=cpu"}), *sizes, "trainer.epochs=1", f"device={device}", *overrides]).config
+    )
+
+
+def losses(run: Run) -> list[float]:
+    events = fit(run.engine, run.batches["train"], epochs=1, log_every=1)
+    return [event.row["loss"] for event in events if event.row and event.step < STEPS]
+
+
+def on_gpu(batch: Batch) -> Batch:
+    images, labels = batch
+    return images.to(CUDA), labels.to(CUDA)
+
+
+def gpu_engine(option: str, *, precision: str = "fp32", **changes: Any) -> Engine:
+    return engine(option, network(dropout=0.0).to(CUDA), precision=precision, **changes)
+
+
+class Waiting:
+    """A block in which to wait for the device is an error."""
+
+    def __enter__(self) -> None:
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+
+    def __exit__(self, *error: object) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_losses_are_those_of_a_cpu(model: str) -> None:
+    chosen = (f"model={model}", "optim=sgd", "optim.lr=0.0001")
+    expected = losses(built(*chosen, "device.precision=fp32", device="cpu"))
+    for precision, tolerance in TOLERANCE.items():
+        found = losses(built(*chosen, f"device.precision={precision}", "device.tf32=false"))
+        assert found == pytest.approx(expected, rel=tolerance), precision
+
+
+@pytest.mark.parametrize("option", options("optim"))
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_nothing_waits_between_two_rows(option: str, precision: str) -> None:
+    ours = gpu_engine(option, precision=precision, ema=0.9, clip_norm=1.0, clip_value=0.1)
+    serving = [on_gpu(batch) for batch in batches().epoch(0)]
+    while not ours.updated:  # float16 may overflow at first
+        ours.step(serving[0], 0)
+    if any(value.device.type == "cpu" for value in tensors(ours.optimizer)):
+        pytest.skip("this torch keeps the optimizer's counters on the host")
+    with Waiting():
+        for step, batch in enumerate(serving[1:], start=1):
+            ours.step(batch, step)
+    assert ours.report(epoch=False)["loss"] is not None
+
+
+def test_nothing_waits_between_two_rows_of_a_real_run() -> None:
+    run = built("model=resnet18", "optim=adam", "augment=crop_flip", "trainer.log_every=99")
+    events = fit(run.engine, run.batches["train"], epochs=1, log_every=99)
+    next(events)
+    with Waiting():
+        for _ in range(STEPS - 2):
+            next(events)
+    assert [event.step for event in events] == [STEPS]
+
+
+def test_an_evaluation_waits_once_at_its_end() -> None:
+    run = built("model=lenet")
+    assert evaluate(run.engine, run.batches["val"])["loss"] is not None
+    with Waiting(), run.engine.evaluating() as totals:
+        for batch in run.batches["val"].epoch(0):
+            run.engine.score(batch, totals)
+    assert totals.read()["loss"] is not None
+
+
+@pytest.mark.parametrize("option", options("optim"))
+@pytest.mark.parametrize("bad", [0, 2])
+def test_a_step_that_is_not_finite_might_as_well_not_have_been(option: str, bad: int) -> None:
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        found, expected = gpu_engine(option), gpu_engine(option)
+        for step in range(4):
+            found.step(on_gpu(poisoned() if step == bad else first_batch()), step)
+            if step != bad:
+                expected.step(on_gpu(first_batch()), step)
+    for left, right in ((found.model, expected.model), (found.optimizer, expected.optimizer)):
+        assert equal(left.state_dict(), right.state_dict())
+
+
+def test_float16_scales_until_gradients_fit_and_then_trains() -> None:
+    ours = gpu_engine("momentum", precision="fp16")
+    ours.precision.scale.fill_(2.0**100)
+    before = copy.deepcopy(ours.model.state_dict())
+    ours.step(on_gpu(first_batch()), 0)
+    assert equal(ours.model.state_dict(), before)
+    assert "nonfinite_steps" not in ours.report(epoch=False)
+    for step in range(1, 120):
+        ours.step(on_gpu(first_batch()), step)
+    assert 1 < ours.precision.scale.item() < 2.0**100
+    first, last = ours.report(epoch=False)["loss"], ours.last_loss.item()
+    assert last < first
+
+
+@pytest.mark.parametrize("model", ["lenet", "resnet18", "densenet", "mlp"])
+def test_deterministic_runs_are_the_same_to_the_last_bit(model: str) -> None:
+    chosen = (f"model={model}", "optim=adam", "device.deterministic=true", "augment=crop_flip")
+    try:
+        first, second = built(*chosen), built(*chosen)
+        assert losses(first) == losses(second)
+        assert equal(dict(first.model.state_dict()), dict(second.model.state_dict()))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_new_engine_goes_on_from_a_state_bit_for_bit() -> None:
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        serving = [on_gpu(batch) for batch in batches().epoch(0)]
+        whole, fresh = (
+            engine("adam", network().to(CUDA, memory_format=torch.channels_last), precision="fp16") for _ in range(2)
+        )
+        for step in range(3):
+            whole.step(serving[step], step)
+        fresh.load_state_dict(copy.deepcopy(whole.state_dict()))
+        for step in (3, 4):
+            whole.step(serving[step], step)
+            fresh.step(serving[step], step)
+    assert equal(fresh.model.state_dict(), whole.model.state_dict())
+    assert equal(fresh.precision.state_dict(), whole.precision.state_dict())
+    assert fresh.window.sums.tolist() == whole.window.sums.tolist()
+
+
+def test_data_stay_on_the_gpu() -> None:
+    run = built("model=lenet")
+    for serving in run.batches.values():
+        assert serving.images.device.type == serving.labels.device.type == "cuda"
+        assert serving.images.dtype == torch.uint8
+        assert all(part.device.type == "cuda" for part in next(serving.epoch(0)))
+
+
+def test_the_number_format_follows_the_device() -> None:
+    run = built("model=mlp", "device.precision=auto")
+    major, _ = torch.cuda.get_device_capability()
+    assert run.engine.precision.name == ("bf16" if major >= 8 else "fp16" if major >= 7 else "fp32")
+    assert Precision("fp16", CUDA).scale.device.type == "cuda"

@@ -1,0 +1,94 @@
+"""Every command of the README runs (on little data, for a few steps), and its Python too."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FASHION_MNIST
+from helpers import LITTLE
+
+from dltrain.cli import main
+
+CHECKOUT = Path(__file__).parents[1]
+README = (CHECKOUT / "README.md").read_text()
+FEW = ("trainer.epochs=1", "trainer.limit_train_batches=2", "data.batch_size=32", "device.threads=1")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[str]:
+    """Each distinct command line of the README's shell blocks, without its comment."""
+    lines = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return list(dict.fromkeys(line for line in lines if line.startswith(program)))
+
+
+def on_little_data(words: list[str]) -> list[str]:
+    """The same command on synthetic data for a few steps; its own choices of data stay."""
+    chosen = {word.split("=")[0] for word in words if "=" in word}
+    data = [] if "data" in chosen else [word for word in LITTLE if word.split("=")[0] not in chosen]
+    return [*words, *data, *(word for word in FEW if "trainer=smoke" not in words or not word.startswith("trainer."))]
+
+
+@pytest.mark.parametrize("line", commands("dltrain"))
+def test_a_command_runs(line):
+    words = shlex.split(line)[1:]
+    verb = bool(words) and "=" not in words[0] and not words[0].startswith("-")
+    if words[:1] == ["data"] and not FASHION_MNIST.is_dir():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    plain = verb or any(word in ("--help", "--cfg", "-sc") for word in words)
+    expected = 78 if "78" in line_of(line) else 0
+    assert main(words if plain else on_little_data(words)) == expected
+
+
+def line_of(command: str) -> str:
+    """The comment beside a command."""
+    return next(line for block in blocks("sh") for line in block.splitlines() if line.startswith(command)).partition(
+        "  #"
+    )[2]
+
+
+def test_the_scripts_that_it_names_are_there():
+    for line in commands("./scripts"):
+        assert (CHECKOUT / shlex.split(line)[0]).stat().st_mode & 0o100, line
+
+
+def test_tab_completion_can_be_evaluated():
+    line = next(line for line in commands("eval") if "dltrain" in line)
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    shown = subprocess.run(
+        ["bash", "-c", f"{line} && complete -p dltrain"], env={"PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert "_dltrain" in shown.stdout
+
+
+def test_the_python_of_the_readme_runs(capsys):
+    assert main([*LITTLE, *FEW, "model=mlp", "name=first"]) == 0
+    (program,) = [block for block in blocks("python") if "dltrain.load" in block]
+    exec(program, {"images": np.zeros((2, 28, 28), np.uint8)})
+    assert "mlp" in capsys.readouterr().out
+
+
+def test_the_table_of_groups_is_complete():
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|(.*)\|$", README, re.MULTILINE)
+    table = {group: set(re.findall(r"`(\w+)`", choices)) for group, choices in rows}
+    conf = CHECKOUT / "conf"
+    assert table == {
+        folder.name: {path.stem for path in folder.glob("*.yaml")} for folder in conf.iterdir() if folder.is_dir()
+    }
+
+
+def test_the_example_package_is_shown_as_it_is():
+    for path in sorted((CHECKOUT / "tests/example_package").rglob("*")):
+        if path.suffix in (".py", ".yaml", ".toml"):
+            assert path.read_text().strip() in README, path.name
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://") or (CHECKOUT / target).exists(), target

@@ -1,0 +1,304 @@
+"""Whole runs through the command: the run folder's contract, and every choice of every group."""
+
+import json
+import os
+import signal
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import LITTLE, options, rows, summary, train
+from omegaconf import OmegaConf
+
+import dltrain
+from dltrain.build import build
+from dltrain.cli import main
+from dltrain.config.compose import compose
+from dltrain.engine import Engine
+from dltrain.run import checkpoint
+from dltrain.train import evaluate, fit
+
+SMOKE = ("trainer=smoke", "optim=adam")
+SHORT = ("model=mlp", "trainer.epochs=2", "trainer.limit_train_batches=3", "trainer.log_every=2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_run_folder_holds_what_the_design_lists():
+    folder = train(*SHORT)
+    names = {path.name for path in folder.iterdir()}
+    files = {
+        "config.yaml",
+        "metrics.jsonl",
+        "summary.json",
+        "train.log",
+        "curves.png",
+        "curves.svg",
+        "environment.json",
+    }
+    assert names == {*files, "checkpoints"}
+    environment = json.loads((folder / "environment.json").read_text())
+    assert {"command", "python", "platform", "packages", "device", "data_fingerprint", "git"} == set(environment)
+    assert len(environment["data_fingerprint"]) == 64
+    log = (folder / "train.log").read_text()
+    assert "epoch 2/2" in log
+    assert "receptive field" in log
+    assert "Result: completed" in log
+
+
+def test_the_rows_keep_their_contract():
+    folder = train(*SHORT)
+    seen = [(row["split"], row["step"], row["epoch"]) for row in rows(folder)]
+    assert seen == [
+        ("train", 2, 2 / 3),
+        ("train", 3, 1.0),
+        ("val", 3, 1.0),
+        ("train", 4, 4 / 3),
+        ("train", 6, 2.0),
+        ("val", 6, 2.0),
+        ("test", 6, 2.0),
+    ]
+    for row in rows(folder):
+        assert isinstance(row["step"], int)
+        assert 0 <= row["accuracy"] <= 1
+        assert ("lr" in row and "images_per_second" in row) == (row["split"] == "train")
+
+
+def test_the_summary_says_what_the_rows_say():
+    folder = train(*SHORT)
+    result = summary(folder)
+    assert result["status"] == "completed"
+    assert result["model"] == "mlp"
+    assert (result["epochs"], result["steps"], result["ranks"]) == (2, 6, 1)
+    for split in ("train", "val", "test"):
+        last = rows(folder, split)[-1]
+        assert result[split] == {"loss": last["loss"], "accuracy": last["accuracy"]}
+    best = max(rows(folder, "val"), key=lambda row: row["accuracy"])
+    assert result["best"] == {"step": best["step"], "split": "val", "metric": "accuracy", "value": best["accuracy"]}
+    assert result["images_per_second"] is None, "fewer than 10 steady steps"
+    assert result["seconds_to_first_step"] > 0
+    assert result["peak_memory_bytes"] > 1e7
+    tensors, _ = checkpoint.load(folder / "checkpoints" / "step-00000006")
+    assert result["weights_sha256"] == checkpoint.weights_sha256(tensors["model"])
+
+
+def test_the_same_command_gives_the_same_weights_and_rows():
+    first, second = (train(*SHORT, "augment=crop_flip", name=name) for name in ("a", "b"))
+    assert summary(first)["weights_sha256"] == summary(second)["weights_sha256"]
+
+    def numbers(folder):
+        return [{key: row[key] for key in ("split", "step", "loss", "accuracy")} for row in rows(folder)]
+
+    assert numbers(first) == numbers(second)
+    other = train(*SHORT, "augment=crop_flip", "seed=1", name="c")
+    assert summary(other)["weights_sha256"] != summary(first)["weights_sha256"]
+
+
+def test_the_test_set_is_read_on_the_best_weights():
+    folder = train("model=mlp", "optim=sgd", "optim.lr=3", "trainer.epochs=4", "trainer.limit_train_batches=2")
+    validation = [row["accuracy"] for row in rows(folder, "val")]
+    assert summary(folder)["best"]["value"] == max(validation)
+    assert len(rows(folder, "test")) == 1
+    loaded = dltrain.load(folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    run = build(config)
+    run.model.load_state_dict(loaded.model.state_dict())
+    assert evaluate(run.engine, run.batches["test"])["loss"] == pytest.approx(rows(folder, "test")[0]["loss"], rel=1e-6)
+
+
+def test_without_validation_the_last_weights_are_tested_and_it_is_said():
+    folder = train(*SHORT, "data.val_size=0")
+    assert summary(folder)["best"] is None
+    assert summary(folder)["val"] is None
+    assert summary(folder)["test"]["accuracy"] is not None
+    assert "no validation split" in (folder / "train.log").read_text()
+
+
+def test_a_watched_test_set_is_read_after_every_epoch():
+    folder = train(*SHORT, "data.val_size=0", "trainer.watch_test=true")
+    assert [row["step"] for row in rows(folder, "test")] == [3, 6]
+    assert "test set is watched" in (folder / "train.log").read_text()
+
+
+def test_loading_a_run_predicts_with_its_own_preprocessing():
+    folder = train(*SHORT)
+    trained = dltrain.load(folder)
+    images = torch.randint(0, 256, (5, 40, 40), dtype=torch.uint8)
+    probabilities = trained.predict(images)
+    assert probabilities.shape == (5, 10)
+    assert probabilities.sum(1) == pytest.approx(torch.ones(5))
+    assert trained.class_names[0] == "t-shirt/top" or len(trained.class_names) == 10
+    assert trained.rows == rows(folder)
+    assert dltrain.load("run", outputs_dir="outputs").config == trained.config
+    with pytest.raises(ValueError, match="uint8"):
+        trained.predict(images.float())
+
+
+def test_a_run_folder_may_be_moved(tmp_path):
+    folder = train(*SHORT)
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert dltrain.load(moved).predict(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape == (1, 10)
+
+
+def test_divergence_is_named_and_the_weights_stay_finite():
+    folder = train("model=mlp", "optim=sgd", "optim.lr=1e38", "trainer.log_every=1", expected=65)
+    assert summary(folder)["status"] == "diverged"
+    assert all(row["loss"] is None or row["loss"] < float("inf") for row in rows(folder))
+    assert rows(folder)[-1]["nonfinite_steps"] >= 1
+
+
+def test_early_stopping():
+    folder = train("model=mlp", "optim=sgd", "optim.lr=1e-12", "trainer.epochs=9", "trainer.early_stop=2")
+    assert summary(folder)["epochs"] == 3, "the first epoch is the best, then two without a better one"
+    assert summary(folder)["status"] == "completed"
+
+
+def test_plateau_lowers_the_rate_when_validation_stalls():
+    folder = train(
+        "model=mlp", "optim=sgd", "optim.lr=1e-9", "schedule=plateau", "schedule.patience=1", "trainer.epochs=5"
+    )
+    rates = [row["lr"] for row in rows(folder, "train") if row["epoch"].is_integer()]
+    assert rates[0] == pytest.approx(1e-9)
+    assert rates[-1] < 1e-9
+
+
+def test_the_smoke_check_fails_when_nothing_is_learned(capsys):
+    train("model=mlp", "trainer=smoke", "optim=sgd", "optim.lr=1e-30", expected=70)
+    assert "did not lower the loss of batch 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_learns_in_a_smoke_run(model):
+    small = ["model.arch=squeezenet1_1"] if model == "torchvision" else []
+    folder = train(*SMOKE, f"model={model}", *small)
+    assert summary(folder)["steps"] == 12
+    assert "check passed" in (folder / "train.log").read_text()
+
+
+@pytest.mark.parametrize("group", ["optim", "schedule", "init", "augment", "loss"])
+def test_every_option_of_a_group_trains(group):
+    for option in options(group):
+        run = build(compose([*LITTLE, "model=mlp", "data.batch_size=32", f"{group}={option}"]).config)
+        events = list(islice(fit(run.engine, run.batches["train"], epochs=1, log_every=1), 3))
+        assert all(event.row["loss"] is not None and "nonfinite_steps" not in event.row for event in events), option
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optim.weight_decay=0.1", "optim.decay_bias_and_norm=true"),
+        ("loss.l2=0.01",),
+        ("loss.l2=0.01", "loss.l2_on=last"),
+        ("loss.label_smoothing=0.1",),
+        ("model.dropout=0.5",),
+        ("trainer.clip_norm=0.1",),
+        ("trainer.clip_value=0.01",),
+        ("trainer.ema=0.9",),
+        ("init=constant",),
+        ("init=normal", "init.layers=linear"),
+        ("data.train_size=200",),
+        ("data.standardize=feature",),
+        ("data.standardize=none",),
+        ("augment=mixup",),
+        ("schedule=cosine",),
+        ("schedule.warmup=3",),
+        ("trainer.accumulate=2",),
+    ],
+    ids=" ".join,
+)
+def test_every_regularization_changes_the_weights(overrides):
+    few = (
+        "model=mlp",
+        "trainer.epochs=1",
+        "trainer.limit_train_batches=4",
+        "data.batch_size=32",
+        "optim=sgd",
+        "optim.lr=0.1",
+    )
+    plain = train(*few, name="plain")
+    changed = train(*few, *overrides, name="changed")
+    if "trainer.ema=0.9" in overrides:
+        assert (changed / "checkpoints/step-00000004/ema.safetensors").is_file()
+        assert summary(changed)["val"] != summary(plain)["val"]
+    else:
+        assert summary(changed)["weights_sha256"] != summary(plain)["weights_sha256"]
+
+
+def test_some_classes():
+    folder = train(*SHORT, "data.classes=[0,6]", "data.batch_size=16", "data.val_size=16")
+    assert len(dltrain.load(folder).class_names) == 2
+
+
+def test_a_last_batch_of_one_example_does_not_crash_batch_norm_on_vectors():
+    folder = train("model=mlp", "model.norm=batch", "data.train_size=65", "data.batch_size=32", "trainer.epochs=1")
+    assert summary(folder)["steps"] == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_ends_the_run_with_a_checkpoint(number, code, monkeypatch):
+    step = Engine.step
+
+    def step_and_signal(self, batch, position):
+        step(self, batch, position)
+        if position == 2:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Engine, "step", step_and_signal)
+    folder = train("model=mlp", "trainer.epochs=50", expected=code)
+    assert summary(folder)["status"] == "interrupted"
+    assert summary(folder)["steps"] == 3
+    assert summary(folder)["test"] is None
+    assert checkpoint.load(folder / "checkpoints/step-00000003")[1]["step"] == 3
+
+
+def test_tensorboard_gets_every_row():
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train(*SHORT, "logger=tensorboard")
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val/accuracy")] == [3, 6]
+    assert events.Scalars("test/loss")[0].value == pytest.approx(rows(folder, "test")[0]["loss"])
+
+
+def test_checkpoints_are_kept_as_asked():
+    folder = train("model=mlp", "trainer.epochs=1", "trainer.limit_train_batches=5", "trainer.checkpoint_every=1 step")
+    assert [path.name for path in checkpoint.steps(folder / "checkpoints")] == ["step-00000004", "step-00000005"]
+
+
+def test_the_same_command_again_finds_its_run_complete(capsys):
+    folder = train(*SHORT)
+    before = (folder / "metrics.jsonl").read_bytes()
+    train(*SHORT)
+    assert "is complete" in capsys.readouterr().out
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_name_that_another_run_has_is_refused(capsys):
+    folder = train(*SHORT)
+    before = (folder / "metrics.jsonl").read_bytes()
+    train(*SHORT, "optim.lr=0.5", expected=78)
+    assert "is another run" in capsys.readouterr().err
+    (folder / "summary.json").unlink()
+    train(*SHORT, expected=78)
+    assert "unfinished" in capsys.readouterr().err
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("overrides", ["schedule=plateau", "trainer.early_stop=2"])
+def test_what_follows_validation_needs_some(overrides, capsys):
+    train(*SHORT, overrides, "data.val_size=0", expected=78)
+    assert "data.val_size=0 leaves none" in capsys.readouterr().err
+
+
+def test_runs_without_a_name_get_folders_of_their_own():
+    few = ["data=synthetic", "data.num_train=300", "data.val_size=32", "data.num_test=32", "model=mlp"]
+    short = ["trainer.epochs=1", "trainer.limit_train_batches=1", "data.image_size=28", "device=cpu"]
+    assert [main([*few, *short]) for _ in range(2)] == [0, 0]
+    assert len(list(Path("outputs/runs").iterdir())) == 2
