@@ -13,7 +13,7 @@ from torch import nn
 from dltrain import data, initializers, losses, metrics, models, optim, schedules
 from dltrain.components import find, make, worded
 from dltrain.config import schema
-from dltrain.config.compose import ConfigError
+from dltrain.config.errors import ConfigError
 from dltrain.data import augment
 from dltrain.data.batches import Batches, batch_bounds
 from dltrain.data.dataset import Dataset, Facts
@@ -63,7 +63,7 @@ def build(config: DictConfig) -> Run:
 
     image_shape = (facts.in_channels, config.data.image_size, config.data.image_size)
     model = make_model(config, facts)
-    rehearse(model, image_shape, examples=trainer.microbatch or batch_size)
+    rehearse(model, image_shape, microbatch=trainer.microbatch, batch_size=batch_size)
     choice = config.device.memory_format
     memory_format = best_memory_format(model, device) if choice == "auto" else MEMORY_FORMATS[choice]
     placed: dict[str, Any] = {"device": device, "memory_format": memory_format}
@@ -117,12 +117,13 @@ def _engine(
     )
 
 
-def rehearse(model: nn.Module, shape: tuple[int, ...], *, examples: int) -> None:
+def rehearse(model: nn.Module, shape: tuple[int, ...], *, microbatch: int | None, batch_size: int) -> None:
     """Train a copy on blank images of a shape, so that what does not fit is refused before any data are decoded.
 
     Two examples stand for any number above one. (On the meta device this would import torch's compiler.)
     """
-    where = f"the model cannot train on data.batch_size={examples} images of {'x'.join(map(str, shape))}"
+    key, examples = ("trainer.microbatch", microbatch) if microbatch else ("data.batch_size", batch_size)
+    where = f"{key}={examples}: the model cannot train on that many images of {'x'.join(map(str, shape))}"
     blank = torch.zeros(min(examples, 2), *shape)
     with torch.no_grad():
         try:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+torch.set_num_threads(1)  # two test processes share two cores; more threads would wait for each other
+
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 

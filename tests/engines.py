@@ -15,7 +15,6 @@ from dltrain.losses import cross_entropy
 from dltrain.metrics import correct
 
 CLASSES = 3
-torch.set_num_threads(1)  # threads cost small tensors more than they give
 
 
 def network(*, norm: bool = True, dropout: float = 0.3) -> nn.Sequential:

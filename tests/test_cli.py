@@ -83,7 +83,7 @@ REFUSED = [  # a command line, its exit code, and what its one line must say
     (f"{FEW} data.batch_size=701", 78, "data.batch_size=701: there are 636 training examples"),
     (f"{FEW} data.val_size=700", 78, "data.val_size=700: the training part has 700 examples"),
     (f"{FEW} data.classes=[0,99]", 78, "data.classes=[0, 99]"),
-    (f"{FEW} data.batch_size=1 model=mlp model.norm=batch", 78, "cannot train on data.batch_size=1"),
+    (f"{FEW} data.batch_size=1 model=mlp model.norm=batch", 78, "data.batch_size=1: the model cannot train"),
     (f"{FEW} data.image_size=28 model=densenet", 78, "at least 29 pixels a side, not 28"),
     (f"{FEW} model.norm=bogus", 78, "model=lenet: norm must be one of batch"),
     (f"{FEW} model=mlp model.dropout=2", 78, "model=mlp: "),

@@ -19,8 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config import schema
-from dltrain.config.errors import ConfigError as ConfigError
-from dltrain.config.errors import UsageError as UsageError
+from dltrain.config.errors import ConfigError, UsageError
 from dltrain.config.folders import conf_dir, groups, nearest, options
 from dltrain.config.tree import container, leaves, spoken, texts
 

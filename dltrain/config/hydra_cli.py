@@ -1,6 +1,7 @@
 """Hydra's own informative flags (`--hydra-help`, `--info`, `--cfg hydra`), answered by Hydra itself."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ def ask(arguments: Sequence[str]) -> int:
         raise AssertionError("an informative flag ran the task")
 
     decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
-    before = sys.argv
+    before, handlers = sys.argv, logging.root.handlers[:]
     sys.argv = ["dltrain", *arguments]
     try:
         with lazy_help_allowed():
@@ -26,7 +27,7 @@ def ask(arguments: Sequence[str]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     finally:
-        sys.argv = before
+        sys.argv, logging.root.handlers[:] = before, handlers
     return 0
 
 

@@ -18,6 +18,8 @@ def synthetic(*, num_train: int = 10_000, num_test: int = 1_000, seed: int = 0) 
     for key, value in (("num_train", num_train), ("num_test", num_test)):
         if value < 1:
             raise ValueError(f"data.{key}={value}: draw at least one")
+    if seed < 0:
+        raise ValueError(f"data.seed={seed}: must be 0 or more")
     return Synthetic({"train": num_train, "test": num_test}, seed)
 
 

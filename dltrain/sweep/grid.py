@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from itertools import product
 
-from dltrain.config.compose import ConfigError, parse
+from dltrain.config.compose import parse
+from dltrain.config.errors import ConfigError
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -131,7 +131,9 @@ class Session:
             tensors["ema"] = state["ema"]
         if self.best_weights is not None and self.monitor.step not in (None, self.step):
             self.saver.save_best(self.monitor.step, self.best_weights, self._state())
-        self.saver.save(self.step, tensors, {**self._state(), "optim": values}, best=self.monitor.step)
+        self.saver.save(
+            self.step, tensors, {**self._state(), "optim": values, "totals": state["totals"]}, best=self.monitor.step
+        )
 
     def _state(self) -> dict[str, Any]:
         return {

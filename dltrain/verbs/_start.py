@@ -12,7 +12,8 @@ from torch import nn
 from dltrain import loggers
 from dltrain.build import Run, build
 from dltrain.components import make
-from dltrain.config.compose import Composition, ConfigError
+from dltrain.config.compose import Composition
+from dltrain.config.errors import ConfigError
 from dltrain.engine.device import describe
 from dltrain.models.summary import LayerRow, layers
 from dltrain.run.console import Console, table

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from dltrain.config.compose import UsageError, compose, shown
+from dltrain.config.compose import compose, shown
+from dltrain.config.errors import UsageError
 from dltrain.config.hydra_cli import ask
 from dltrain.sweep.grid import expand
 
@@ -36,7 +37,8 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         return ask(flags.arguments)
     where = {"config_name": flags.config_name, "config_dirs": flags.config_dir}
     jobs = expand(words) if flags.multirun else [words]
-    composition = compose(jobs[0], **where)
+    compositions = [compose(job, **where) for job in jobs]
+    composition = compositions[0]
     if flags.info or flags.cfg in ("hydra", "all"):
         return ask(flags.arguments)
     if flags.cfg:
@@ -45,7 +47,8 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if flags.multirun or composition.sweep:
         from dltrain.verbs._sweep import sweep
 
-        return sweep(expand([*composition.sweep, *words]), **where)
+        wider = [grid for each, job in zip(compositions, jobs, strict=True) for grid in expand([*each.sweep, *job])]
+        return sweep(wider, **where)
     from dltrain.verbs._start import train
 
     config = composition.config
