@@ -72,7 +72,7 @@ def build(config: DictConfig) -> Run:
     _check_validation(trainer, schedule, facts)
     engine = _engine(config, trainer, model, schedule, precision, batch_size, steps_per_epoch)
     augmentation = make(augment, config.augment, num_classes=facts.num_classes)
-    batches, preprocessing = _batches(config, trainer, dataset, batch_size, augmentation, placed)
+    batches, preprocessing = _batches(config, trainer, dataset, batch_size, steps_per_epoch, augmentation, placed)
     assert len(batches["train"]) == steps_per_epoch
     return Run(
         config=config,
@@ -170,8 +170,10 @@ def _split_facts(node: DictConfig, dataset: Dataset) -> Facts:
 
 
 def _steps_per_epoch(trainer: schema.Trainer, facts: Facts, batch_size: int) -> int:
+    """Optimizer steps an epoch; the limit counts batches, of which `accumulate` make a step."""
     steps = len(batch_bounds(facts.num_examples["train"], batch_size=batch_size * trainer.accumulate))
-    return min(steps, trainer.limit_train_batches or steps)
+    limit = -(-(trainer.limit_train_batches or steps * trainer.accumulate) // trainer.accumulate)
+    return limit if trainer.overfit_batches else min(steps, limit)
 
 
 def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, facts: Facts) -> None:
@@ -196,6 +198,7 @@ def _batches(
     trainer: schema.Trainer,
     dataset: Dataset,
     batch_size: int,
+    steps_per_epoch: int,
     augmentation: augment.Augment | None,
     placed: dict[str, Any],
 ) -> tuple[dict[str, Batches], dict[str, Any]]:
@@ -217,7 +220,7 @@ def _batches(
         batch_size=batch_size * trainer.accumulate,
         shuffle=config.data.shuffle,
         augment=augmentation,
-        limit=limits["train"],
+        limit=steps_per_epoch,
         overfit=trainer.overfit_batches,
     )
     return batches, {**how, "mean": mean.tolist(), "deviation": deviation.tolist()}
@@ -227,7 +230,9 @@ def _notes(config: DictConfig, trainer: schema.Trainer, precision: Precision, fa
     """What a person should know before the run: what could not be honoured, and how the splits are used."""
     slow = precision.name == "bf16" and precision.device_type == "cpu" and fastest(torch.device("cpu")) != "bf16"
     capped = trainer.max_batch_size is not None and trainer.max_batch_size < config.data.batch_size
-    watched = "the test set is watched after every epoch, as the course notes do: its accuracy is no held-out estimate"
+    watched = (
+        "the test set is watched after every epoch, as the notes do: no held-out estimate, and of the last weights"
+    )
     notes = (
         (slow, "this CPU is not fast at bf16: fp32 takes less time"),
         (

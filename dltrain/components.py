@@ -52,7 +52,10 @@ def find(namespace: ModuleType, name: str, group: str) -> Callable[..., Any]:
     installed = entry_points(group=namespace.__name__)
     for entry in installed:
         if entry.name == name:
-            return entry.load()  # type: ignore[no-any-return]
+            try:
+                return entry.load()  # type: ignore[no-any-return]
+            except ImportError as error:
+                raise ConfigError(f"{group}.name={name}: the installed package cannot be imported: {error}") from error
     raise ConfigError(f"{group}.name={name}: {nearest(name, [*namespace.__all__, *installed.names])}")
 
 

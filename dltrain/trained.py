@@ -1,5 +1,6 @@
 """`dltrain.load(RUN)`: a finished run in Python, from its folder alone."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,10 @@ def load(run: str | Path, *, outputs_dir: str | Path = "outputs") -> Trained:
 
 
 def _chosen(parent: Path) -> Path:
-    """The checkpoint of the best step, else the last one."""
-    paths = checkpoint.steps(parent)
-    if not paths:
-        raise RunError(f"{parent} holds no checkpoint")
-    _, state = checkpoint.load(paths[-1])
-    best = parent / f"step-{state['best']['step']:08d}" if state["best"] else paths[-1]
-    return best if best.is_dir() else paths[-1]
+    """The checkpoint of the best step, else the newest, of those that verify."""
+    sound = [path for path in reversed(checkpoint.steps(parent)) if checkpoint.is_sound(path)]
+    if not sound:
+        raise RunError(f"{parent} holds no checkpoint that verifies")
+    best = json.loads((sound[0] / "state.json").read_text())["best"]
+    named = parent / f"step-{best['step']:08d}" if best else sound[0]
+    return named if named in sound else sound[0]

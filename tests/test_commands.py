@@ -79,6 +79,25 @@ def test_a_wheel_run_from_the_root_has_its_configs_inside(tmp_path):
     assert summary(tmp_path / "outputs/runs/run")["status"] == "completed"
 
 
+def test_the_example_package_trains_once_it_is_installed(tmp_path):
+    pytest.importorskip("pip")
+    package = shutil.copytree(CHECKOUT / "tests/example_package", tmp_path / "package")
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--target",
+        str(tmp_path / "site"),
+    ]
+    command(sys.executable, *install, str(package), cwd=tmp_path)
+    chosen = ["--config-dir", str(package / "conf"), "model=tiny", "model.width=32"]
+    command(*DLTRAIN, *chosen, *LITTLE, *SHORT[1:], cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert summary(tmp_path / "outputs/runs/run")["model"] == "tiny"
+
+
 def test_an_edited_yaml_of_a_checkout_counts(tmp_path):
     for name in ("dltrain", "conf"):
         shutil.copytree(CHECKOUT / name, tmp_path / name)

@@ -356,7 +356,7 @@ def test_the_device_is_configured_and_described(monkeypatch: pytest.MonkeyPatch)
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark
         assert not torch.backends.cuda.matmul.allow_tf32
-        assert describe(CPU).endswith(", 1 threads")
+        assert describe(CPU).endswith(", 1 thread")
     finally:
         configure(CPU, threads=before[0], tf32=True, deterministic=False)
         torch.backends.cudnn.benchmark = before[1]

@@ -248,12 +248,12 @@ def test_the_newest_are_kept_and_the_best_is_protected(tmp_path: Path) -> None:
     asked, _ = saver(tmp_path, "1 epoch")
     asked.save_best(1, WEIGHTS, {})
     for step in (2, 3, 4):
-        asked.save(step, {"model": WEIGHTS}, {"step": step}, best=1)
+        asked.save(step, {"model": WEIGHTS, "optim": {}}, {"step": step}, best=1)
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"step-00000001", "step-00000003", "step-00000004", "latest", "best"}
     assert (tmp_path / "checkpoints" / "latest").read_text() == "step-00000004\n"
     assert (tmp_path / "checkpoints" / "best").read_text() == "step-00000001\n"
-    asked.save(5, {"model": WEIGHTS}, {}, best=3)
+    asked.save(5, {"model": WEIGHTS, "optim": {}}, {}, best=3)
     assert [checkpoint.number(path) for path in checkpoint.steps(tmp_path / "checkpoints")] == [3, 4, 5]
 
 

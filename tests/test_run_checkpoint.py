@@ -271,7 +271,7 @@ def test_a_sound_checkpoint_is_never_changed_and_a_damaged_one_is_replaced(publi
 
 def test_checkpoints_are_listed_by_step_and_old_ones_pruned(tmp_path: Path) -> None:
     for step in (3, 99_999_999, 100_000_000, 20):
-        checkpoint.save(tmp_path, step, {"model": MODEL}, {})
+        checkpoint.save(tmp_path, step, {"model": MODEL, "optim": {}}, {})
     for stray in ("step-notes", ".step-00000009-abc", ".deleted-step-00000001"):
         (tmp_path / stray).mkdir()
     (tmp_path / ".DS_Store").write_text("")

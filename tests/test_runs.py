@@ -44,7 +44,9 @@ def test_the_run_folder_holds_what_the_design_lists():
     }
     assert names == {*files, "checkpoints"}
     environment = json.loads((folder / "environment.json").read_text())
-    assert {"command", "python", "platform", "packages", "device", "data_fingerprint", "git"} == set(environment)
+    assert {"command", "python", "platform", "packages", "device", "threads", "data_fingerprint", "git"} == set(
+        environment
+    )
     assert len(environment["data_fingerprint"]) == 64
     log = (folder / "train.log").read_text()
     assert "epoch 2/2" in log
@@ -302,3 +304,45 @@ def test_runs_without_a_name_get_folders_of_their_own():
     short = ["trainer.epochs=1", "trainer.limit_train_batches=1", "data.image_size=28", "device=cpu"]
     assert [main([*few, *short]) for _ in range(2)] == [0, 0]
     assert len(list(Path("outputs/runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data.batch_size=3", "trainer.microbatch=2", "data.train_size=30"),
+        ("data.batch_size=2", "trainer.accumulate=2", "data.train_size=31"),
+    ],
+    ids=" ".join,
+)
+def test_no_part_of_a_batch_is_a_single_example(overrides):
+    folder = train("model=mlp", "model.norm=batch", "trainer.epochs=1", *overrides)
+    assert summary(folder)["status"] == "completed"
+
+
+def test_limits_count_batches_of_which_several_make_a_step():
+    folder = train("model=mlp", "trainer.epochs=1", "trainer.accumulate=4", "trainer.limit_train_batches=8")
+    assert summary(folder)["steps"] == 2
+
+
+def test_a_smoke_run_takes_its_steps_whatever_the_number_of_examples():
+    folder = train("model=mlp", *SMOKE, "data.train_size=40", "data.batch_size=16")
+    assert summary(folder)["steps"] == 12
+
+
+def test_a_diverged_run_keeps_its_best_weights_and_last_good_numbers():
+    blowing_up = ("schedule=piecewise", "schedule.boundaries=[12]", "schedule.values=[1,1e38]", "optim=sgd")
+    few = ("model=mlp", "trainer.epochs=9", "trainer.limit_train_batches=4", "trainer.log_every=1")
+    folder = train(*few, *blowing_up, "trainer.checkpoint_every=100 epochs", expected=65)
+    result = summary(folder)
+    assert result["train"]["loss"] is not None
+    best = folder / f"checkpoints/step-{result['best']['step']:08d}"
+    assert checkpoint.load(best)[1]["step"] == result["best"]["step"]
+    assert dltrain.load(folder).predict(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape == (1, 10)
+
+
+def test_loading_passes_over_a_damaged_checkpoint():
+    folder = train(*SHORT, "trainer.checkpoint_every=1 step")
+    *_, newest = checkpoint.steps(folder / "checkpoints")
+    with (newest / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert dltrain.load(folder).predict(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape == (1, 10)

@@ -121,3 +121,13 @@ def test_a_job_equals_its_single_run():
     assert main([*LITTLE, *FEW, "model=mlp", "seed=1", "device.threads=1", "name=single", "outputs_dir=outputs"]) == 0
     single = summary(Path("outputs/runs/single"))
     assert summary(folder / "1")["weights_sha256"] == single["weights_sha256"]
+
+
+def test_a_sweep_name_that_is_taken_is_refused(capsys):
+    few = ["-m", *LITTLE, "model=mlp", "data.batch_size=100000", "seed=0,1", "outputs_dir=outputs", "name=sweep"]
+    assert main(few) == 3
+    shown = capsys.readouterr().out
+    assert "No job completed" in shown
+    assert "picture" not in shown, "none was drawn"
+    assert main(few) == 78
+    assert "is there already" in capsys.readouterr().err

@@ -55,9 +55,10 @@ class Batches:
         self.augment = augment
         self.memory_format = memory_format
         self.overfit = overfit
-        self.bounds = batch_bounds(len(images), batch_size=batch_size)[:limit]
+        self.bounds = batch_bounds(len(images), batch_size=batch_size)
         if overfit is not None:
-            self.bounds = list(islice(cycle(self.bounds[:overfit]), len(self.bounds)))
+            self.bounds = list(islice(cycle(self.bounds[:overfit]), limit or len(self.bounds)))
+        self.bounds = self.bounds[:limit]
 
     @property
     def num_examples(self) -> int:

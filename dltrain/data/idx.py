@@ -55,7 +55,7 @@ class Folder:
     def find(self, name: str) -> Path:
         if (path := find_in(self.path, name)) is None:
             what = f"{name} or {name}.gz is missing" if self.path.is_dir() else "no such folder"
-            raise DataError(f"{self.path}: {what}; put it there, or name another folder with data.root=")
+            raise DataError(f"{self.path}: {what}; put the four IDX files there, or name their folder with data.root=")
         return path
 
     def read(self, name: str) -> tuple[np.ndarray, str]:

@@ -52,7 +52,12 @@ def describe(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
         return "Apple GPU"
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {threads()} thread{'s' if threads() > 1 else ''}"
+
+
+def threads() -> int:
+    """The CPU threads that torch computes with."""
+    return torch.get_num_threads()
 
 
 def cpu_flags() -> set[str]:

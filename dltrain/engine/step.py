@@ -125,6 +125,8 @@ class Engine:
         images, targets = batch
         examples = len(images)
         parts = -(-examples // (self.microbatch or examples))
+        if self.microbatch != 1:  # a part of a single example joins another: batch norm on vectors needs two
+            parts = min(parts, max(1, examples // 2))
         totals: list[Tensor] = []
         for part, answers in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
             with self.precision.autocast():

@@ -62,8 +62,8 @@ def save(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
                 _save_tensors(group, draft / f"{name}.safetensors")
             (draft / "state.json").write_text(text)
             (draft / MANIFEST).write_bytes(_manifest({path.name: _facts(path) for path in sorted(draft.iterdir())}))
-            draft.chmod(0o755)
             for path in [*draft.iterdir(), draft]:
+                path.chmod(0o755 if path is draft else 0o644)
                 _fsync(path)
             if target.exists():
                 _bury(target)
@@ -125,11 +125,17 @@ def steps(parent: Path) -> list[Path]:
 def prune(parent: Path, *, keep: int, protect: set[int]) -> None:
     """Delete all but the newest `keep` and those of the protected steps, and what a killed run left half-done."""
     with writing(parent):
-        for path in steps(parent)[:-keep]:
+        whole = [path for path in steps(parent) if not is_weights_only(path)]
+        for path in set(steps(parent)) - set(whole[-keep:]):
             if number(path) not in protect:
                 _bury(path)
         for path in [*parent.glob(".deleted-*"), *parent.glob(".step-*")]:
             shutil.rmtree(path)
+
+
+def is_weights_only(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds the best weights alone, from which no run can go on."""
+    return not (checkpoint / "optim.safetensors").is_file()
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:

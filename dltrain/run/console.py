@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 Row = dict[str, Any]
 LOG_WIDTH = 110
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 class Console:
@@ -36,7 +37,7 @@ class Console:
     def start(self, *, steps: int, done: int = 0) -> None:
         """Draw the bar, where there is a terminal to draw it on."""
         if sys.stderr.isatty():
-            self.bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, leave=False)
+            self.bar = tqdm(total=steps, initial=done, dynamic_ncols=True, leave=False, bar_format=BAR)
 
     def step(self) -> None:
         """A step was taken."""
@@ -61,11 +62,14 @@ class Console:
         self.say(table(f"\nResult: {summary['status']}", {"split": "left", "loss": "right", "accuracy": "right"}, rows))
         best, rate = summary["best"], summary["images_per_second"]
         if best:
-            self.say(f"best {best['split']} {best['metric']} {number(best['value'])} at step {best['step']}")
+            tested = ", whose weights were tested" if best["step"] < summary["steps"] and summary["test"] else ""
+            self.say(f"best {best['split']} {best['metric']} {number(best['value'])} at step {best['step']}{tested}")
         speed = "" if rate is None else f", {rate:,.0f} images/s"
         where = f"{summary['device']}, {summary['precision']}"
         self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s{speed}, {where}")
-        self.say(f"curves  {folder / 'curves.png'}\nfolder  {folder}")
+        if (folder / "curves.png").is_file():
+            self.say(f"curves  {folder / 'curves.png'}")
+        self.say(f"folder  {folder}")
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -49,6 +49,8 @@ class Saver:
         with self._counted():
             path = checkpoint.save(self.folder, step, tensors, state)
             self._hint("latest", path)
+            if best is not None:
+                self._hint("best", path.with_name(f"step-{best:08d}"))
             checkpoint.prune(self.folder, keep=self.keep, protect=set() if best is None else {best})
         self.saved_at = self.clock()
         return path
@@ -56,7 +58,7 @@ class Saver:
     def save_best(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Publish the best weights, where the step's checkpoint does not hold them already."""
         with self._counted():
-            self._hint("best", checkpoint.save(self.folder, step, {"model": weights}, state))
+            checkpoint.save(self.folder, step, {"model": weights}, state)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

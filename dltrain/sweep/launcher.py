@@ -41,12 +41,14 @@ class Launcher:
         process.start()
         theirs.close()
         message = ""
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the job saves and ends, then we do
         try:
             message = str(ours.recv())
         except EOFError:
             pass
         finally:
             process.join()
+            signal.signal(signal.SIGTERM, before)
         return Outcome(process.exitcode if process.exitcode is not None else 1, message)
 
 
@@ -57,7 +59,8 @@ def _child(connection: Connection, job: Job, arguments: tuple[Any, ...]) -> None
     try:
         code = job(*arguments)
     except Exception as error:
-        connection.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
         code = getattr(error, "exit_code", 1)
+        kind = "" if hasattr(error, "exit_code") else f"{type(error).__name__}: "
+        connection.send(f"{kind}{' '.join(str(error).split())}")
     connection.close()
     sys.exit(code)

@@ -77,7 +77,8 @@ class Session:
             self._count(event, seconds)
         if event.row is None:
             return
-        self.last_rows[event.row["split"]] = event.row
+        if event.row["loss"] is not None:
+            self.last_rows[event.row["split"]] = event.row
         self._add(event.row)
         if event.row["split"] == "train":
             self.console.row(event.row)
@@ -129,16 +130,23 @@ class Session:
         tensors = {"model": state["model"], "optim": {**optimizer, **state["precision"]}}
         if state["ema"] is not None:
             tensors["ema"] = state["ema"]
-        if self.best_weights is not None and self.monitor.step not in (None, self.step):
-            self.saver.save_best(self.monitor.step, self.best_weights, self._state())
+        if self.monitor.step != self.step:
+            self._save_best()
         self.saver.save(
-            self.step, tensors, {**self._state(), "optim": values, "totals": state["totals"]}, best=self.monitor.step
+            self.step,
+            tensors,
+            {**self._state(self.step), "optim": values, "totals": state["totals"]},
+            best=self.monitor.step,
         )
 
-    def _state(self) -> dict[str, Any]:
+    def _save_best(self) -> None:
+        if self.best_weights is not None and self.monitor.step is not None:
+            self.saver.save_best(self.monitor.step, self.best_weights, self._state(self.monitor.step))
+
+    def _state(self, step: int) -> dict[str, Any]:
         return {
-            "step": self.step,
-            "epoch": self.epoch,
+            "step": step,
+            "epoch": step / len(self.sizes),
             "best": self.monitor.best(),
             "model_facts": self.run.model_facts,
             "class_names": list(self.run.facts.class_names),
@@ -148,7 +156,9 @@ class Session:
     def _finish(self, status: str, code: int, *, seconds: float) -> int:
         """Save, test the chosen weights, draw, sum up and show."""
         model = self.run.engine.model
-        if self.step and status != "diverged":
+        if status == "diverged":
+            self._save_best()
+        elif self.step:
             self._save()
         sha256 = checkpoint.weights_sha256(model.state_dict())
         if status == "completed":

@@ -14,7 +14,7 @@ from dltrain.build import Run, build
 from dltrain.components import make
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
-from dltrain.engine.device import describe
+from dltrain.engine.device import describe, threads
 from dltrain.models.summary import LayerRow, layers
 from dltrain.run.console import Console, table
 from dltrain.run.environment import environment
@@ -37,7 +37,7 @@ def train(composition: Composition, *, parent: Path, name: str | None = None) ->
     def fill(folder: Path) -> None:
         choices = " ".join(f"{group}={choice}" for group, choice in composition.choices.items())
         (folder / "config.yaml").write_text(f"# {choices}\n{OmegaConf.to_yaml(config)}")
-        facts = {"device": describe(run.engine.device), "data_fingerprint": run.data_fingerprint}
+        facts = {"device": describe(run.engine.device), "threads": threads(), "data_fingerprint": run.data_fingerprint}
         write_json(folder / "environment.json", environment(**facts))
 
     try:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.compose import Composition, compose
+from dltrain.config.errors import ConfigError
 from dltrain.report.overlay import draw_overlay
 from dltrain.run.console import Console, number, table
 from dltrain.run.folder import create
 from dltrain.sweep.grid import varying
-from dltrain.sweep.launcher import Launcher
+from dltrain.sweep.launcher import Launcher, Outcome
 from dltrain.sweep.summary import RESULTS, Row, rank, result, write_csv
 
-SOME_FAILED, INTERRUPTED = 3, 130
+SOME_FAILED, INTERRUPTED = 3, (130, 143)
 
 
 def run_job(composition: Composition, folder: Path, name: str) -> int:
@@ -34,22 +35,27 @@ def sweep(jobs: Sequence[Sequence[str]], **where: Any) -> int:
         (draft / "sweep.jsonl").write_text("".join(lines))
 
     name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    folder = create(Path(config.outputs_dir) / "sweeps", name, list_jobs, numbered=config.name is None)
+    try:
+        folder = create(Path(config.outputs_dir) / "sweeps", name, list_jobs, numbered=config.name is None)
+    except FileExistsError as error:
+        raise ConfigError(f"name={name}: {error} is there already; choose another name") from error
     console, launcher = Console(), Launcher()
-    labels, rows, interrupted = varying(jobs), [], False
+    labels, rows, ended_by = varying(jobs), [], 0
     console.say(f"{len(jobs)} jobs in {folder}")
     for place, (composition, label) in enumerate(zip(compositions, labels, strict=True)):
         try:
             outcome = launcher.run(run_job, composition, folder, str(place))
         except KeyboardInterrupt:
-            interrupted = True
-            break
+            outcome = Outcome(130, "interrupted")
         row = result(folder / str(place), job=place, setting=label, cause=outcome.words if outcome.code else "")
         rows.append(row)
         console.say(f"{place + 1}/{len(jobs)}  {label}  {row['status']}  {_outcome(row)}")
+        if outcome.code in INTERRUPTED:
+            ended_by = outcome.code
+            break
     _sum_up(console, folder, rows)
-    if interrupted:
-        return INTERRUPTED
+    if ended_by:
+        return ended_by
     return 0 if all(row["status"] == "completed" and not row["cause"] for row in rows) else SOME_FAILED
 
 
@@ -63,7 +69,7 @@ def _outcome(row: Row) -> str:
 def _sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
     ranked, column = rank(rows)
     write_csv(folder / "sweep.csv", ranked)
-    draw_overlay({row["setting"]: folder / str(row["job"]) for row in ranked}, folder)
+    pictures = draw_overlay({row["setting"]: folder / str(row["job"]) for row in ranked}, folder)
     columns = {"rank": "right", "setting": "left", "status": "left", "val accuracy": "right", "val loss": "right"}
     shown = ("val_accuracy", "val_loss", "test_accuracy")
     cells = [
@@ -74,4 +80,6 @@ def _sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
     console.say(table(title, {**columns, "test accuracy": "right", "cause": "left"}, cells))
     if len({row["setting"] for row in rows}) > 1 and not any("seed=" in row["setting"] for row in rows):
         console.say("one seed proves little: add seed=1,2,3")
-    console.say(f"table    {folder / 'sweep.csv'}\npicture  {folder / 'sweep.png'}")
+    console.say(f"table    {folder / 'sweep.csv'}")
+    if pictures:
+        console.say(f"picture  {pictures[0]}")

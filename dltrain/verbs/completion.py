@@ -87,6 +87,8 @@ def written_out(key: str) -> str:
     """The full key that a last part of one, or a misspelt one, stands for where nothing is chosen; else itself."""
     folders = [conf_dir()]
     known = [f"{group}.{each}" for group in groups(folders) for each in _keys(group, [], folders)]
+    if key in groups(folders):
+        return key
     same = [each for each in known if each.endswith(f".{key}")]
     return next(iter([*same, *difflib.get_close_matches(key, known, n=1)]), key)
 
