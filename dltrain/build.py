@@ -143,7 +143,7 @@ def make_model(config: DictConfig, facts: Facts) -> nn.Module:
 
 def make_optimizer(node: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over the model's parameters in groups by role, fused where the device can."""
-    decay = {"weight_decay": node.get("weight_decay", 0.0), "decay_bias_and_norm": node.decay_bias_and_norm}
+    decay = {key: node[key] for key in ("weight_decay", "decay_bias_and_norm") if key in node}
     groups = optim.parameter_groups(model, **decay)
     fused = optim.fused_keywords(find(optim, node.name, "optim"), device=next(model.parameters()).device)
     optimizer: torch.optim.Optimizer = make(optim, node, params=groups, **fused)

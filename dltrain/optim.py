@@ -31,7 +31,7 @@ __all__ = list(_OPTIMIZERS)
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, decay_bias_and_norm: bool = False
+    model: nn.Module, *, weight_decay: float = 0.0, decay_bias_and_norm: bool = False
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters by role, each group's `params` being (name, parameter) pairs.
 

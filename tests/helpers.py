@@ -8,6 +8,16 @@ from dltrain.cli import main
 from dltrain.run.record import read_rows
 
 CONF = Path(__file__).parents[1] / "conf"
+RUN_FOLDER = {
+    "config.yaml",
+    "metrics.jsonl",
+    "summary.json",
+    "train.log",
+    "curves.png",
+    "curves.svg",
+    "environment.json",
+    "checkpoints",
+}
 LITTLE = (
     "data=synthetic",
     "data.num_train=700",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FASHION_MNIST
-from helpers import LITTLE, rows, summary
+from helpers import LITTLE, RUN_FOLDER, rows, summary
 
 CHECKOUT = Path(__file__).parents[1]
 DLTRAIN = [sys.executable, "-m", "dltrain"]
@@ -37,16 +37,7 @@ def test_lenet_learns_real_fashion_mnist_in_300_steps(tmp_path):
     assert summary(folder)["steps"] == 300
     assert rows(folder, "val")[-1]["accuracy"] > 0.80
     assert rows(folder, "test")[-1]["accuracy"] > 0.78
-    names = {
-        "config.yaml",
-        "metrics.jsonl",
-        "summary.json",
-        "train.log",
-        "curves.png",
-        "curves.svg",
-        "environment.json",
-    }
-    assert {path.name for path in folder.iterdir()} == {*names, "checkpoints"}
+    assert {path.name for path in folder.iterdir()} == RUN_FOLDER
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["outputs"], "nothing left about"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import LITTLE, options, rows, summary, train
+from helpers import LITTLE, RUN_FOLDER, options, rows, summary, train
 from omegaconf import OmegaConf
 
 import dltrain
@@ -32,17 +32,7 @@ def one_thread():
 
 def test_the_run_folder_holds_what_the_design_lists():
     folder = train(*SHORT)
-    names = {path.name for path in folder.iterdir()}
-    files = {
-        "config.yaml",
-        "metrics.jsonl",
-        "summary.json",
-        "train.log",
-        "curves.png",
-        "curves.svg",
-        "environment.json",
-    }
-    assert names == {*files, "checkpoints"}
+    assert {path.name for path in folder.iterdir()} == RUN_FOLDER
     environment = json.loads((folder / "environment.json").read_text())
     assert {"command", "python", "platform", "packages", "device", "threads", "data_fingerprint", "git"} == set(
         environment
@@ -135,7 +125,7 @@ def test_loading_a_run_predicts_with_its_own_preprocessing():
     probabilities = trained.predict(images)
     assert probabilities.shape == (5, 10)
     assert probabilities.sum(1) == pytest.approx(torch.ones(5))
-    assert trained.class_names[0] == "t-shirt/top" or len(trained.class_names) == 10
+    assert len(set(trained.class_names)) == 10
     assert trained.rows == rows(folder)
     assert dltrain.load("run", outputs_dir="outputs").config == trained.config
     with pytest.raises(ValueError, match="uint8"):

@@ -4,9 +4,8 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dltrain.config.compose import Composition, compose
+from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.report.overlay import draw_overlay
 from dltrain.run.console import Console, number, table
@@ -25,9 +24,8 @@ def run_job(composition: Composition, folder: Path, name: str) -> int:
     return train(composition, parent=folder, name=name)
 
 
-def sweep(jobs: Sequence[Sequence[str]], **where: Any) -> int:
-    """Run all jobs one after another; 3 where not every one completed. Refused before anything starts."""
-    compositions = [compose(job, **where) for job in jobs]
+def sweep(jobs: Sequence[Sequence[str]], compositions: Sequence[Composition]) -> int:
+    """Run all jobs, given by their overrides and composed, one after another; 3 where not every one completed."""
     config = compositions[0].config
 
     def list_jobs(draft: Path) -> None:

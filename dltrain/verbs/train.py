@@ -47,8 +47,12 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if flags.multirun or composition.sweep:
         from dltrain.verbs._sweep import sweep
 
-        wider = [grid for each, job in zip(compositions, jobs, strict=True) for grid in expand([*each.sweep, *job])]
-        return sweep(wider, **where)
+        if any(each.sweep for each in compositions):
+            jobs = [
+                wider for each, job in zip(compositions, jobs, strict=True) for wider in expand([*each.sweep, *job])
+            ]
+            compositions = [compose(job, **where) for job in jobs]
+        return sweep(jobs, compositions)
     from dltrain.verbs._start import train
 
     config = composition.config
