@@ -100,7 +100,7 @@ def _engine(
 ) -> Engine:
     """The engine that takes the run's steps."""
     warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
-    rate = schedules.constant() if trainer.constant_rate else warm
+    rate = warm if trainer.constant_rate is None else lambda *_: trainer.constant_rate
     return Engine(
         model,
         make_optimizer(config.optim, model),

@@ -69,5 +69,5 @@ def _chosen(parent: Path) -> Path:
     if not sound:
         raise RunError(f"{parent} holds no checkpoint that verifies")
     best = json.loads((sound[0] / "state.json").read_text())["best"]
-    named = parent / f"step-{best['step']:08d}" if best else sound[0]
+    named = parent / checkpoint.folder_name(best["step"]) if best else sound[0]
     return named if named in sound else sound[0]

@@ -143,7 +143,7 @@ class Trainer:
     ema: Annotated[float, Range(above=0, below=1)] | None
     accumulate: Count
     microbatch: Count | None
-    constant_rate: bool
+    constant_rate: Positive | None
     monitor: Literal["val_accuracy", "val_loss"]
     early_stop: Count | None
     watch_test: bool

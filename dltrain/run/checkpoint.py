@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def save(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     Every file is on disk before the rename, and the rename before this returns. A checkpoint of the step that is there
     already stays, unless it is damaged. Raises WriteError, leaving no draft.
     """
-    target = parent / f"step-{step:08d}"
+    target = parent / folder_name(step)
     if target.exists() and is_sound(target):
         return target
     text = json.dumps(state, indent=2, allow_nan=False) + "\n"
@@ -61,7 +62,7 @@ def save(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
             for name, group in tensors.items():
                 _save_tensors(group, draft / f"{name}.safetensors")
             (draft / "state.json").write_text(text)
-            (draft / MANIFEST).write_bytes(_manifest({path.name: _facts(path) for path in sorted(draft.iterdir())}))
+            (draft / MANIFEST).write_bytes(_manifest(_facts_of_all(sorted(draft.iterdir()))))
             for path in [*draft.iterdir(), draft]:
                 path.chmod(0o755 if path is draft else 0o644)
                 _fsync(path)
@@ -110,6 +111,11 @@ def load(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]
     verify(checkpoint)
     tensors = {path.stem: _load_tensors(path) for path in sorted(checkpoint.glob("*.safetensors"))}
     return tensors, json.loads((checkpoint / "state.json").read_text())
+
+
+def folder_name(step: int) -> str:
+    """The name of a step's checkpoint."""
+    return f"step-{step:08d}"
 
 
 def number(checkpoint: Path) -> int:
@@ -181,6 +187,12 @@ def _manifest(files: Any) -> bytes:
     """The text of a manifest, which ends with the SHA-256 of what it says."""
     own = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return (json.dumps({"files": files, "sha256": own}, indent=2) + "\n").encode()
+
+
+def _facts_of_all(paths: list[Path]) -> dict[str, Any]:
+    """Size and SHA-256 by file name; hashing lets go of the interpreter, so threads share it."""
+    with ThreadPoolExecutor() as pool:
+        return {path.name: facts for path, facts in zip(paths, pool.map(_facts, paths), strict=True)}
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Saver:
         self.clock = clock
         self.started = self.saved_at = clock()
         self.cost = self.last_cost = 0.0
+        self.newest: Path | None = None
 
     def due(self, *, step: int, epoch: float) -> bool:
         """Whether the interval has come round at this step, `epoch` being epochs done."""
@@ -45,14 +46,17 @@ class Saver:
     def save(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, best: int | None
     ) -> Path:
-        """Publish a checkpoint, then let go of old ones, but never of the best."""
+        """Publish a checkpoint, unless the last one is of this step; then let go of old ones, but never of the best."""
+        path = self.folder / checkpoint.folder_name(step)
+        if path == self.newest:
+            return path
         with self._counted():
-            path = checkpoint.save(self.folder, step, tensors, state)
+            checkpoint.save(self.folder, step, tensors, state)
             self._hint("latest", path)
             if best is not None:
-                self._hint("best", path.with_name(f"step-{best:08d}"))
+                self._hint("best", path.with_name(checkpoint.folder_name(best)))
             checkpoint.prune(self.folder, keep=self.keep, protect=set() if best is None else {best})
-        self.saved_at = self.clock()
+        self.saved_at, self.newest = self.clock(), path
         return path
 
     def save_best(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
