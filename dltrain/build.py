@@ -16,11 +16,11 @@ from dltrain.config import schema
 from dltrain.config.errors import ConfigError
 from dltrain.data import augment
 from dltrain.data.batches import Batches, batch_bounds
-from dltrain.data.dataset import Dataset, Facts
+from dltrain.data.dataset import Dataset, Facts, cache_folder
 from dltrain.data.splits import split_examples, split_facts
 from dltrain.data.statistics import as_tensor, mean_and_deviation
-from dltrain.engine import Engine, Precision, fastest, select
-from dltrain.engine.device import best_memory_format, configure
+from dltrain.engine import Engine, GraphedEngine, Precision, fastest, select, why_eager
+from dltrain.engine.device import best_memory_format, compile_model, configure
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -85,7 +85,7 @@ def build(config: DictConfig) -> Run:
         batches=batches,
         preprocessing=preprocessing,
         data_fingerprint=dataset.fingerprint(),
-        notes=_notes(config, trainer, precision, facts),
+        notes=_notes(config, trainer, engine, facts),
     )
 
 
@@ -101,9 +101,11 @@ def _engine(
     """The engine that takes the run's steps."""
     warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
     rate = warm if trainer.constant_rate is None else lambda *_: trainer.constant_rate
-    return Engine(
+    optimizer = make_optimizer(config.optim, model)
+    graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer)
+    engine = (GraphedEngine if graphed else Engine)(
         model,
-        make_optimizer(config.optim, model),
+        optimizer,
         loss=make(losses, config.loss),
         metrics={"accuracy": metrics.correct},
         schedule=lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs),
@@ -115,6 +117,9 @@ def _engine(
         ema=trainer.ema,
         seed=config.seed,
     )
+    if config.device.compile != "off":  # after the engine has made its copy for averaged weights
+        compile_model(model, mode=config.device.compile, cache=cache_folder("inductor"))
+    return engine
 
 
 def rehearse(model: nn.Module, shape: tuple[int, ...], *, microbatch: int | None, batch_size: int) -> None:
@@ -226,19 +231,19 @@ def _batches(
     return batches, {**how, "mean": mean.tolist(), "deviation": deviation.tolist()}
 
 
-def _notes(config: DictConfig, trainer: schema.Trainer, precision: Precision, facts: Facts) -> list[str]:
+def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: Facts) -> list[str]:
     """What a person should know before the run: what could not be honoured, and how the splits are used."""
+    precision = engine.precision
+    eager = precision.device_type == "cuda" and config.device.graphs and why_eager(engine.optimizer)
     slow = precision.name == "bf16" and precision.device_type == "cpu" and fastest(torch.device("cpu")) != "bf16"
     capped = trainer.max_batch_size is not None and trainer.max_batch_size < config.data.batch_size
     watched = (
         "the test set is watched after every epoch, as the notes do: no held-out estimate, and of the last weights"
     )
     notes = (
+        (eager, f"no CUDA graph: {eager}"),
         (slow, "this CPU is not fast at bf16: fp32 takes less time"),
-        (
-            capped,
-            f"trainer.max_batch_size: batches of {trainer.max_batch_size}, not {config.data.batch_size}",
-        ),
+        (capped, f"trainer.max_batch_size: batches of {trainer.max_batch_size}, not {config.data.batch_size}"),
         (trainer.watch_test, watched),
         (facts.num_examples["val"] == 0, "there is no validation split: the last weights are tested"),
     )

@@ -36,7 +36,13 @@ def optimizer(model: nn.Module, option: str, **changes: Any) -> torch.optim.Opti
 
 
 def engine(
-    option: str = "sgd", model: nn.Module | None = None, *, precision: str = "fp32", lr: float | None = None, **changes
+    option: str = "sgd",
+    model: nn.Module | None = None,
+    *,
+    precision: str | Precision = "fp32",
+    lr: float | None = None,
+    kind: type[Engine] = Engine,
+    **changes: Any,
 ) -> Engine:
     model = network() if model is None else model
     device = next(model.parameters()).device
@@ -47,7 +53,7 @@ def engine(
         "precision": Precision(precision, device) if isinstance(precision, str) else precision,
         **changes,
     }
-    return Engine(model, optimizer(model, option, **({} if lr is None else {"lr": lr})), **keywords)
+    return kind(model, optimizer(model, option, **({} if lr is None else {"lr": lr})), **keywords)
 
 
 def batches(count: int = 45, *, batch_size: int = 10, augmented: bool = True, **changes: Any) -> Batches:

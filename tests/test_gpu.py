@@ -10,7 +10,7 @@ from helpers import LITTLE, options
 
 from dltrain.build import Run, build
 from dltrain.config.compose import compose
-from dltrain.engine import Engine, Precision
+from dltrain.engine import Engine, GraphedEngine, Precision, why_eager
 from dltrain.engine.optimizer import tensors
 from dltrain.train import evaluate, fit
 
@@ -108,6 +108,85 @@ def test_a_step_that_is_not_finite_might_as_well_not_have_been(option: str, bad:
                 expected.step(on_gpu(first_batch()), step)
     for left, right in ((found.model, expected.model), (found.optimizer, expected.optimizer)):
         assert equal(left.state_dict(), right.state_dict())
+
+
+@pytest.mark.parametrize("option", options("optim"))
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_a_replayed_step_is_the_step(option: str, precision: str) -> None:
+    settings: dict[str, Any] = {
+        "precision": precision,
+        "ema": 0.9,
+        "clip_norm": 1.0,
+        "schedule": lambda step: 0.9**step,
+    }
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        plain, recorded = gpu_engine(option, **settings), gpu_engine(option, kind=GraphedEngine, **settings)
+        if why_eager(recorded.optimizer):
+            pytest.skip("this optimizer's step cannot be recorded")
+        held_out = {"val": [on_gpu(batch) for batch in batches(augmented=False).epoch(0)]}
+        for epoch in range(5):  # four batches of 10 and one of 5; the latter is recorded too in the fourth epoch
+            for number, batch in enumerate(batches().epoch(epoch), start=5 * epoch):
+                for ours in (plain, recorded):
+                    ours.step(on_gpu(batch), number)
+            rows = [scored(ours, held_out["val"]) for ours in (plain, recorded)]
+            assert rows[0] == pytest.approx(rows[1], rel=1e-3)
+    assert recorded.execution == "CUDA graph"
+    assert len(recorded.recordings) == 2
+    for name, value in plain.model.state_dict().items():
+        torch.testing.assert_close(recorded.model.state_dict()[name], value, rtol=1e-2, atol=1e-3)
+
+
+def scored(ours: Engine, serving: list[Batch]) -> list[float]:
+    with ours.evaluating() as totals:
+        for batch in serving:
+            ours.score(batch, totals)
+    row = totals.read()
+    return [row["loss"], row["accuracy"]]
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_a_run_replays_its_steps_with_the_losses_of_eager_ones(model: str) -> None:
+    chosen = (f"model={model}", "optim=sgd", "optim.lr=0.0001", "device.precision=fp32", "device.tf32=false")
+    eager, replayed = built(*chosen, "device.graphs=false"), built(*chosen)
+    assert losses(replayed) == pytest.approx(losses(eager), rel=1e-3)
+    assert (eager.engine.execution, replayed.engine.execution) == ("eager", "CUDA graph")
+
+
+def test_a_replayed_step_draws_its_own_dropout() -> None:
+    found, expected = (
+        engine("sgd", network(dropout=0.5).to(CUDA), lr=1e-30, kind=kind) for kind in (GraphedEngine, Engine)
+    )
+    drawn = []
+    for step in range(8):
+        for ours in (found, expected):
+            ours.step(on_gpu(first_batch()), step)
+        drawn.append(found.last_loss.item())
+        assert drawn[-1] == pytest.approx(expected.last_loss.item(), rel=1e-5)
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_a_replayed_step_that_is_not_finite_might_as_well_not_have_been() -> None:
+    ours = gpu_engine("adam", kind=GraphedEngine)
+    for step in range(6):
+        ours.step(on_gpu(first_batch()), step)
+    before = copy.deepcopy((ours.model.state_dict(), ours.optimizer.state_dict()["state"]))
+    ours.step(on_gpu(poisoned()), 6)
+    assert equal(ours.model.state_dict(), before[0])
+    assert equal(ours.optimizer.state_dict()["state"], before[1])
+    assert ours.report(epoch=False)["nonfinite_steps"] == 1
+
+
+def test_a_loss_that_reads_the_host_runs_eagerly_and_says_why() -> None:
+    def reading(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(logits, targets)
+        return loss if loss.item() > 0 else -loss
+
+    ours, plain = gpu_engine("sgd", kind=GraphedEngine, loss=reading), gpu_engine("sgd")
+    for step in range(6):
+        ours.step(on_gpu(first_batch()), step)
+        plain.step(on_gpu(first_batch()), step)
+    assert ours.execution.startswith("eager, because")
+    assert ours.last_loss.item() == pytest.approx(plain.last_loss.item(), rel=1e-4)
 
 
 def test_float16_scales_until_gradients_fit_and_then_trains() -> None:

@@ -125,6 +125,8 @@ class Device:
     threads: Count | None
     tf32: bool
     deterministic: bool
+    graphs: bool
+    compile: Literal["off", "default", "max-autotune"]
 
 
 @dataclass(frozen=True)

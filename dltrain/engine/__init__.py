@@ -1,8 +1,9 @@
 """The device, its precision, and the step: everything that touches a model while it trains."""
 
 from dltrain.engine.device import DeviceError, select
+from dltrain.engine.graph import GraphedEngine, why_eager
 from dltrain.engine.precision import Precision, fastest
 from dltrain.engine.step import Engine
 from dltrain.engine.totals import Totals
 
-__all__ = ["DeviceError", "Engine", "Precision", "Totals", "fastest", "select"]
+__all__ = ["DeviceError", "Engine", "GraphedEngine", "Precision", "Totals", "fastest", "select", "why_eager"]

@@ -81,6 +81,15 @@ def best_memory_format(model: nn.Module, device: torch.device) -> torch.memory_f
     return torch.channels_last if widest >= 32 and device.type != "mps" else torch.contiguous_format
 
 
+def compile_model(model: nn.Module, *, mode: str, cache: Path) -> None:
+    """Have torch.compile make the model's kernels, which are kept in a folder for the next time.
+
+    A shape of batch has kernels of its own. `max-autotune` leaves CUDA graphs to the engine, which has its own.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    model.compile(mode="max-autotune-no-cudagraphs" if mode == "max-autotune" else mode, dynamic=False)
+
+
 def peak_memory(device: torch.device) -> int:
     """The most bytes held at once: of the GPU's allocator, or of the process."""
     if device.type == "cuda":

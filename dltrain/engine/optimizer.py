@@ -13,8 +13,9 @@ def tensors(optimizer: Optimizer) -> list[Tensor]:
     return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
 
 
-def keep_counters_on_the_device(optimizer: Optimizer) -> None:
-    """Have step counters made where the parameters are, so that nothing waits when one is put back."""
+def be_capturable(optimizer: Optimizer) -> None:
+    """Have step counters made and read where the parameters are, so that nothing waits for them."""
+    optimizer._warned_capturable_if_run_uncaptured = True  # torch warns of eager steps
     for group in optimizer.param_groups:
         if "capturable" in group:
             group["capturable"] = True

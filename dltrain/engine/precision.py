@@ -52,10 +52,10 @@ class Precision:
     def follow(self, finite: Tensor) -> None:
         """Move the scale after a step whose gradients were finite, or were not."""
         if self.scaled:
-            self.finite_steps = (self.finite_steps + 1) * finite
+            self.finite_steps.add_(1).mul_(finite)
             grown = self.finite_steps >= self.interval
-            self.finite_steps = self.finite_steps * ~grown
-            self.scale = self.scale * (1 + grown.float()) / (1 + (~finite).float())
+            self.finite_steps.mul_(~grown)
+            self.scale.mul_(1 + grown.float()).div_(1 + (~finite).float())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The scale and the count of finite steps."""
@@ -64,5 +64,5 @@ class Precision:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a scale, where there is one and this format has one too."""
         if self.scaled and state:
-            self.scale = state["scale"].to(self.scale)
-            self.finite_steps = state["finite_steps"].to(self.finite_steps)
+            self.scale.copy_(state["scale"])
+            self.finite_steps.copy_(state["finite_steps"])

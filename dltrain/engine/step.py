@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from dltrain.engine.guard import Guard
-from dltrain.engine.optimizer import keep_counters_on_the_device, load_state, tensors
+from dltrain.engine.optimizer import be_capturable, load_state, tensors
 from dltrain.engine.precision import Precision
 from dltrain.engine.totals import Totals
 
@@ -51,20 +51,17 @@ class Engine:
         self.generator = _default_generator(self.device)
         self.fused = bool(optimizer.defaults.get("fused"))
         if self.device.type == "cuda" and not self.fused:
-            keep_counters_on_the_device(optimizer)
+            be_capturable(optimizer)
         self.guard = Guard()
         self.updated = False
         self.initial_rates = [group["lr"] for group in optimizer.param_groups]
+        self.multiplier = 1.0
+        self.execution = "eager"
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if ema else None
         self.decay = ema or 0.0
         names = ["loss", *self.metrics]
         self.window, self.epoch = Totals(names, self.device), Totals(names, self.device)
-        self.last_loss = torch.zeros((), device=self.device)
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the last step, of the first parameter group."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        self.last_loss = torch.zeros((), dtype=_at_least_float32(self.parameters[0].dtype), device=self.device)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -79,7 +76,7 @@ class Engine:
     def report(self, *, epoch: bool) -> dict[str, Any]:
         """What a train row says, of the whole epoch or since the last report. Waits for the device."""
         self.epoch.join(self.window)
-        row = {**(self.epoch if epoch else self.window).read(), "lr": self.rate}
+        row = {**(self.epoch if epoch else self.window).read(), "lr": self.initial_rates[0] * self.multiplier}
         self.window.clear()
         return row
 
@@ -89,7 +86,12 @@ class Engine:
         Where the loss or a gradient is not finite, weights, batch norm's statistics and the optimizer's state stay.
         """
         self.generator.manual_seed(hash((self.seed, step)))
-        self._set_rates(self.schedule(step))
+        self.multiplier = self.schedule(step)
+        self._set_rates([initial * self.multiplier for initial in self.initial_rates])
+        self._take(batch)
+
+    def _take(self, batch: Batch) -> None:
+        """All of a step that depends on the batch, in place, so that it could be recorded and replayed."""
         self.guard.remember(self._endangered())
         self.optimizer.zero_grad(set_to_none=True)
         sums, examples = self._backward(batch)
@@ -108,11 +110,11 @@ class Engine:
         self.precision.follow(finite)
         # float16 overflows now and then by design: there only a loss that is not finite tells of divergence.
         self.window.add(sums, examples, loss_finite if self.precision.scaled else finite)
-        self.last_loss = sums[0] / examples
+        self.last_loss.copy_(sums[0] / examples)
 
-    def _set_rates(self, multiplier: float) -> None:
-        for group, initial in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
-            group["lr"] = initial * multiplier
+    def _set_rates(self, rates: list[float]) -> None:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _endangered(self) -> list[Tensor]:
         """What a step that is not finite would spoil; a fused optimizer itself takes care of its weights and state."""
@@ -159,7 +161,7 @@ class Engine:
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss in at least float32, with the penalty."""
-        loss = self.loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
+        loss = self.loss(logits.to(_at_least_float32(logits.dtype)), targets)
         return loss if self.penalty is None else loss + self.penalty()
 
     def _sums(self, loss: Tensor, logits: Tensor, targets: Tensor) -> list[Tensor]:
@@ -206,6 +208,10 @@ class Engine:
         self.window.load_state_dict(state["totals"]["window"])
         self.epoch.load_state_dict(state["totals"]["epoch"])
         self.updated = False
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _default_generator(device: torch.device) -> torch.Generator:

@@ -178,6 +178,8 @@ class Session:
             "steps": self.step,
             "device": describe(self.run.engine.device),
             "precision": self.run.engine.precision.name,
+            "execution": self.run.engine.execution,
+            "compile": self.run.config.device.compile,
             **{split: _result(self.last_rows.get(split)) for split in ("train", "val", "test")},
             "best": self.monitor.best(),
             "images_per_second": self.pace.images_per_second(),

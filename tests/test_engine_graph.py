@@ -1,0 +1,146 @@
+"""The recorded step, with a recorder that can do without CUDA: it keeps the work and does it again when asked."""
+
+import copy
+from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+import torch
+from engines import batches, engine, equal, network, optimizer, poisoned
+
+from dltrain.engine import Engine, GraphedEngine, Precision, why_eager
+from dltrain.train import evaluate, fit
+
+FUSED = ["sgd", "momentum", "adam", "adamw"]
+
+
+class Tape:
+    """Counts what is recorded and replayed; with `refuses`, nothing can be recorded."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.warm_ups = self.recorded = self.replayed = 0
+        self.refuses = refuses
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        self.warm_ups += 1
+        work()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        if self.refuses:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        self.recorded += 1
+
+        def replay() -> None:
+            self.replayed += 1
+            work()
+
+        return replay
+
+
+def graphed(option: str = "sgd", *, tape: Tape | None = None, **changes) -> GraphedEngine:
+    return engine(option, kind=GraphedEngine, recorder=tape or Tape(), **changes)
+
+
+def train(ours: Engine, *, epochs: int = 5, evaluations=None) -> list[dict]:
+    events = fit(ours, batches(), epochs=epochs, log_every=1, evaluations=evaluations)
+    rows = [event.row for event in events if event.row]
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+
+
+@pytest.mark.parametrize("option", FUSED)
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "clip_norm": 1.0, "clip_value": 0.1}, {"microbatch": 4}])
+def test_a_replayed_step_is_the_step(option, settings):
+    # Rates that float32 holds exactly, as a rate on the device is one.
+    rates = {"lr": 2.0**-7, "schedule": lambda step: 0.5 ** (step // 5)}
+    plain, recorded = engine(option, **settings, **rates), graphed(option, **settings, **rates)
+    held_out = {"val": batches(augmented=False)}
+    expected, found = train(plain, evaluations=held_out), train(recorded, evaluations=held_out)
+    assert found == expected
+    assert equal(recorded.evaluated.state_dict(), plain.evaluated.state_dict())
+    assert recorded.execution == "CUDA graph"
+
+
+def test_a_shape_is_recorded_after_its_third_step_and_the_last_batch_runs_eagerly():
+    tape = Tape()
+    train(graphed(tape=tape), epochs=3)  # four batches of 10 and one of 5 an epoch
+    assert (tape.warm_ups, tape.recorded, tape.replayed) == (3 + 3, 1, 9)
+    tape = Tape()
+    train(graphed(tape=tape), epochs=5)
+    assert (tape.warm_ups, tape.recorded, tape.replayed) == (3 + 3, 2, 17 + 2)
+
+
+def test_every_step_has_its_own_rate():
+    ours = graphed(schedule=lambda step: 0.5**step, lr=1.0)
+    before = copy.deepcopy(dict(ours.model.named_parameters()))
+    moved = []
+    for step in range(6):
+        ours.step(next(batches(augmented=False).epoch(0)), step)
+        after = copy.deepcopy(dict(ours.model.named_parameters()))
+        moved.append(sum((after[name] - before[name]).norm() for name in after).item())
+        before = after
+    assert all(later < earlier for earlier, later in pairwise(moved))
+    assert ours.optimizer.param_groups[0]["lr"].item() == 0.5**5
+
+
+def test_a_step_that_is_not_finite_is_taken_back_in_a_recording_too():
+    ours = graphed("momentum")
+    for step in range(5):
+        ours.step(next(batches(augmented=False).epoch(0)), step)
+    before = copy.deepcopy((ours.model.state_dict(), ours.optimizer.state_dict()["state"]))
+    ours.step(poisoned(), 5)
+    assert equal((ours.model.state_dict(), ours.optimizer.state_dict()["state"])[0], before[0])
+    assert equal(ours.optimizer.state_dict()["state"], before[1])
+    assert ours.report(epoch=False)["nonfinite_steps"] == 1
+
+
+def test_where_recording_fails_the_run_goes_on_eagerly_and_says_why():
+    tape = Tape(refuses=True)
+    recorded = graphed("adam", tape=tape)
+    assert [row["loss"] for row in train(recorded)] == pytest.approx([row["loss"] for row in train(engine("adam"))])
+    assert recorded.execution == (
+        "eager, because the step could not be recorded: operation not permitted when stream is capturing"
+    )
+    assert tape.warm_ups == 25
+
+
+def test_a_loaded_state_is_recorded_anew():
+    tape = Tape()
+    whole, fresh = graphed("adam", tape=tape), graphed("adam", tape=tape, model=network())
+    serving = next(batches(augmented=False).epoch(0))
+    for step in range(6):
+        whole.step(serving, step)
+    fresh.load_state_dict(copy.deepcopy(whole.state_dict()))
+    whole.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for step in range(6, 12):
+        whole.step(serving, step)
+        fresh.step(serving, step)
+    assert tape.recorded == 3
+    assert equal(whole.model.state_dict(), fresh.model.state_dict())
+    assert evaluate(whole, batches()) == evaluate(fresh, batches())
+
+
+def test_float16_moves_its_scale_in_a_recording():
+    # A CPU has no float16 here; the scale's arithmetic is the same in any format.
+    precision = Precision("fp32", torch.device("cpu"), interval=2)
+    precision.scaled = True
+    precision.scale.fill_(4.0)
+    place = precision.scale.data_ptr()
+    ours = graphed("sgd", precision=precision)
+    serving = next(batches(augmented=False).epoch(0))
+    scales = []
+    for step in range(8):
+        ours.step(poisoned() if step == 5 else serving, step)
+        scales.append(precision.scale.item())
+    assert scales == [4, 8, 8, 16, 16, 8, 8, 16]
+    assert precision.scale.data_ptr() == place
+
+
+@pytest.mark.parametrize("option", FUSED)
+def test_a_fused_step_can_be_recorded(option):
+    assert why_eager(optimizer(network(), option)) is None
+
+
+def test_what_keeps_state_on_the_host_cannot_be_recorded():
+    adagrad = SimpleNamespace(param_groups=[{"lr": 0.1, "fused": None}])
+    assert why_eager(adagrad) == "SimpleNamespace has neither a fused nor a capturable step"
