@@ -62,15 +62,16 @@ def threads() -> int:
 
 def cpu_flags() -> set[str]:
     """The processor's instruction sets as Linux names them; empty elsewhere."""
-    return set(_cpuinfo("flags").split())
+    return set(_line("/proc/cpuinfo", "flags").split())
 
 
 def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return _line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
-def _cpuinfo(key: str) -> str:
-    path = Path("/proc/cpuinfo")
+def _line(file: str, key: str) -> str:
+    """What follows a key in a file of Linux; empty elsewhere."""
+    path = Path(file)
     lines = path.read_text().splitlines() if path.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
@@ -88,6 +89,14 @@ def compile_model(model: nn.Module, *, mode: str, cache: Path) -> None:
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     model.compile(mode="max-autotune-no-cudagraphs" if mode == "max-autotune" else mode, dynamic=False)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the GPU or, for another device, in the machine; all of them where it does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    available = _line("/proc/meminfo", "MemAvailable").removesuffix(" kB")
+    return int(available) * 1024 if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory(device: torch.device) -> int:
