@@ -1,7 +1,6 @@
 """From a configuration to ready objects: the only reader of the config tree."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +17,9 @@ from dltrain.data import augment
 from dltrain.data.batches import Batches, batch_bounds
 from dltrain.data.dataset import Dataset, Facts, cache_folder
 from dltrain.data.splits import split_examples, split_facts
-from dltrain.data.statistics import as_tensor, mean_and_deviation
+from dltrain.data.statistics import mean_and_deviation
 from dltrain.engine import Engine, GraphedEngine, Precision, fastest, select, why_eager
-from dltrain.engine.device import best_memory_format, compile_model, configure
+from dltrain.engine.device import best_memory_format, compile_model, configure, free_memory
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -66,8 +65,8 @@ def build(config: DictConfig) -> Run:
     rehearse(model, image_shape, microbatch=trainer.microbatch, batch_size=batch_size)
     choice = config.device.memory_format
     memory_format = best_memory_format(model, device) if choice == "auto" else MEMORY_FORMATS[choice]
-    placed: dict[str, Any] = {"device": device, "memory_format": memory_format}
-    model = model.to(**placed)
+    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    placed = {"device": device, "memory_format": memory_format, "workers": _workers(config.data, facts, device)}
     schedule = make(schedules, config.schedule)
     _check_validation(trainer, schedule, facts)
     engine = _engine(config, trainer, model, schedule, precision, batch_size, steps_per_epoch)
@@ -183,12 +182,9 @@ def _steps_per_epoch(trainer: schema.Trainer, facts: Facts, batch_size: int) -> 
 
 def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, facts: Facts) -> None:
     """Refuse what follows the validation split where there is none."""
-    for wants, name in (
-        (isinstance(schedule, schedules.Plateau), "schedule=plateau"),
-        (trainer.early_stop, "early_stop"),
-    ):
-        if wants and facts.num_examples["val"] == 0:
-            raise ConfigError(f"{name} follows the validation split, and data.val_size=0 leaves none")
+    follower = "schedule=plateau" if isinstance(schedule, schedules.Plateau) else trainer.early_stop and "early_stop"
+    if follower and facts.num_examples["val"] == 0:
+        raise ConfigError(f"{follower} follows the validation split, and data.val_size=0 leaves none")
 
 
 def _batch_size(wanted: int, trainer: schema.Trainer, facts: Facts) -> int:
@@ -196,6 +192,12 @@ def _batch_size(wanted: int, trainer: schema.Trainer, facts: Facts) -> int:
     if wanted > available:
         raise ConfigError(f"data.batch_size={wanted}: there are {available} training examples")
     return min(wanted, trainer.max_batch_size or wanted)
+
+
+def _workers(node: DictConfig, facts: Facts, device: torch.device) -> int | None:
+    """How many processes stream the images that do not fit on the device; None where they fit."""
+    limit = free_memory(device) // 2 if node.resident_limit is None else node.resident_limit
+    return None if facts.num_bytes <= limit else node.workers
 
 
 def _batches(
@@ -209,25 +211,23 @@ def _batches(
 ) -> tuple[dict[str, Batches], dict[str, Any]]:
     """Decode the data into batches of every split that has examples, and how images are made into inputs."""
     examples = split_examples(dataset.load(), **_split_keywords(config.data), seed=config.seed)
-    train = as_tensor(examples["train"].images)
-    mean, deviation = mean_and_deviation(train, standardize=config.data.standardize)
+    mean, deviation = mean_and_deviation(examples["train"].images, standardize=config.data.standardize)
     how = {"image_size": config.data.image_size, "mean": mean, "deviation": deviation}
-    make_batches: Callable[..., Batches] = partial(Batches, **how, seed=config.seed, **placed)
-    limits = {split: getattr(trainer, f"limit_{split}_batches") for split in examples}
-    batches = {
-        split: make_batches(part.images, part.labels, batch_size=batch_size, limit=limits[split])
-        for split, part in examples.items()
-        if split != "train" and len(part.labels)
+    served: dict[str, dict[str, Any]] = {
+        split: {"batch_size": batch_size, "limit": getattr(trainer, f"limit_{split}_batches")} for split in examples
     }
-    batches["train"] = make_batches(
-        train,
-        examples["train"].labels,
-        batch_size=batch_size * trainer.accumulate,
-        shuffle=config.data.shuffle,
-        augment=augmentation,
-        limit=steps_per_epoch,
-        overfit=trainer.overfit_batches,
-    )
+    served["train"] = {
+        "batch_size": batch_size * trainer.accumulate,
+        "shuffle": config.data.shuffle,
+        "augment": augmentation,
+        "limit": steps_per_epoch,
+        "overfit": trainer.overfit_batches,
+    }
+    batches = {
+        split: Batches(part.images, part.labels, **how, **served[split], seed=config.seed, **placed)
+        for split, part in examples.items()
+        if len(part.labels)
+    }
     return batches, {**how, "mean": mean.tolist(), "deviation": deviation.tolist()}
 
 

@@ -188,8 +188,9 @@ def test_resize_down_equals_torchvision(garments, size):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_an_epoch_never_waits_for_cuda():
-    serving = batches(shuffle=True, augment=crop_flip(padding=2), image_size=12, device="cuda")
+@pytest.mark.parametrize("workers", [None, 0, 2])
+def test_an_epoch_never_waits_for_cuda(workers):
+    serving = batches(shuffle=True, augment=crop_flip(padding=2), image_size=12, device="cuda", workers=workers)
     expected = [labels for _, labels in batches(shuffle=True).epoch(0)]
     epoch = serving.epoch(0)
     got = [next(epoch)[1]]
@@ -198,4 +199,5 @@ def test_an_epoch_never_waits_for_cuda():
         got += [labels for _, labels in epoch]
     finally:
         torch.cuda.set_sync_debug_mode("default")
+        serving.close()
     assert [labels.tolist() for labels in got] == [labels.tolist() for labels in expected]

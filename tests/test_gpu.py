@@ -234,9 +234,23 @@ def test_a_new_engine_goes_on_from_a_state_bit_for_bit() -> None:
 def test_data_stay_on_the_gpu() -> None:
     run = built("model=lenet")
     for serving in run.batches.values():
-        assert serving.images.device.type == serving.labels.device.type == "cuda"
-        assert serving.images.dtype == torch.uint8
+        assert serving.source.images.device.type == serving.source.labels.device.type == "cuda"
+        assert serving.source.images.dtype == torch.uint8
         assert all(part.device.type == "cuda" for part in next(serving.epoch(0)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_images_train_as_resident_ones_do(workers: int) -> None:
+    chosen = ("model=lenet", "optim=sgd", "optim.lr=0.0001", "augment=crop_flip")
+    resident, streamed = built(*chosen), built(*chosen, "data.resident_limit=0", f"data.workers={workers}")
+    for split, serving in streamed.batches.items():
+        assert serving.workers == workers
+        for found, expected in zip(serving.epoch(1), resident.batches[split].epoch(1), strict=True):
+            assert equal(list(found), list(expected))
+    assert losses(streamed) == pytest.approx(losses(resident), rel=1e-3)
+    assert streamed.engine.execution == resident.engine.execution
+    for serving in streamed.batches.values():
+        serving.close()
 
 
 def test_the_number_format_follows_the_device() -> None:

@@ -103,7 +103,7 @@ class Init:
 
 @dataclass(frozen=True)
 class Data:
-    """How examples are chosen, split, resized and batched."""
+    """How examples are chosen, split, resized and batched, and where they are kept."""
 
     batch_size: Count
     image_size: Annotated[int, Range(minimum=28, maximum=1024)]
@@ -112,6 +112,8 @@ class Data:
     classes: list[int] | None
     standardize: Literal["channel", "feature", "none"]
     shuffle: bool
+    resident_limit: Annotated[int, Range(minimum=0)] | None
+    workers: Annotated[int, Range(minimum=0)]
     root: str | None
 
 

@@ -1,4 +1,4 @@
-"""Batches of resident images: each one a function of (seed, epoch, position) alone."""
+"""Batches of images: each one a function of (seed, epoch, position) alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from torch import Generator, Tensor
 
 from .augment import Augment
 from .resize import resize, resize_matrix
-from .statistics import as_tensor
+from .sources import source
+from .statistics import Images
 
 
 class Batches:
-    """Images uint8 (N, C, H, W) and labels int64 (N,), kept on the device and served epoch by epoch.
+    """Images uint8 (N, C, H, W) and labels int64 (N,), served on the device epoch by epoch.
+
+    They are kept there or, with `workers`, in host memory, from which so many processes gather them (0: this one);
+    the batches are the same.
 
     A batch is gathered, augmented and standardized at its native size and then resized: standardization is
     affine and resizing a weighted mean, so their order does not matter, and this one touches fewer pixels.
@@ -26,7 +30,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor | np.ndarray,
+        images: Images,
         labels: Tensor | np.ndarray,
         *,
         batch_size: int,
@@ -34,6 +38,7 @@ class Batches:
         mean: Tensor,
         deviation: Tensor,
         device: torch.device | str = "cpu",
+        workers: int | None = None,
         seed: int = 0,
         shuffle: bool = False,
         augment: Augment | None = None,
@@ -43,12 +48,13 @@ class Batches:
     ) -> None:
         assert len(images) == len(labels) > 0
         self.device = torch.device(device)
-        self.images = as_tensor(images).to(self.device)
-        self.labels = as_tensor(labels).to(self.device)
+        self.workers = workers
+        self.source = source(images, labels, device=self.device, workers=workers)
+        self.count = len(images)
         self.mean = mean.to(self.device)
         self.deviation = deviation.to(self.device)
         self.image_size = image_size
-        native_size = self.images.shape[-1]
+        native_size = images.shape[-1]
         self.matrix = None if image_size == native_size else resize_matrix(native_size, image_size).to(self.device)
         self.seed = seed
         self.shuffle = shuffle
@@ -75,9 +81,8 @@ class Batches:
         """
         order = self._order(epoch if self.overfit is None else 0)
         generator = Generator(self.device)
-        for position, (first, last) in enumerate(self.bounds[start:], start):
-            chosen = slice(first, last) if order is None else order[first:last]
-            images, labels = self.images[chosen].float(), self.labels[chosen]
+        for position, (images, labels) in enumerate(self.source.gather(order, self.bounds[start:]), start):
+            images = images.float()
             if self.augment is not None:
                 generator.manual_seed(mix(self.seed, epoch, position))
                 images, labels = self.augment(images, labels, generator)
@@ -88,11 +93,11 @@ class Batches:
             return None
         # Drawn on the CPU, so that every device sees the same order.
         generator = Generator().manual_seed(mix(self.seed, epoch))
-        order = torch.randperm(len(self.images), generator=generator)
-        if self.device.type == "cuda":
-            # From pinned memory the copy waits for nothing.
-            order = order.pin_memory()
-        return order.to(self.device, non_blocking=True)
+        return torch.randperm(self.count, generator=generator)
+
+    def close(self) -> None:
+        """End the workers, where there are any."""
+        self.source.close()
 
     def _finish(self, images: Tensor) -> Tensor:
         images = images.sub_(self.mean).div_(self.deviation)

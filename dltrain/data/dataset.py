@@ -36,12 +36,35 @@ class Facts:
     class_names: tuple[str, ...]
     num_examples: dict[str, int]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the images of all parts, decoded."""
+        return sum(self.num_examples.values()) * self.in_channels * self.image_size**2
+
+
+class Chosen:
+    """Some rows of an array, of which only those are copied that a slice or an array of indices asks for."""
+
+    def __init__(self, values: np.ndarray | Chosen, rows: np.ndarray) -> None:
+        self.values, self.rows = values, rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.rows), *self.values.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
+        copied: np.ndarray = self.values[self.rows[places]]
+        return copied
+
 
 @dataclass(frozen=True)
 class Examples:
     """Images uint8 (N, C, H, W) and labels int64 (N,)."""
 
-    images: np.ndarray
+    images: np.ndarray | Chosen
     labels: np.ndarray
 
 

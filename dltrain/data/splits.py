@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .dataset import Examples, Facts
+from .dataset import Chosen, Examples, Facts
 
 # Keeps the draw of the split apart from other draws of the same seed.
 SPLIT_STREAM = 0x5911
@@ -45,7 +45,7 @@ def split_examples(
     classes: Sequence[int] | None = None,
     seed: int = 0,
 ) -> dict[str, Examples]:
-    """The examples of train, val and test, with labels renumbered in the order of `classes`."""
+    """The examples of train, val and test, no image copied, with labels renumbered in the order of `classes`."""
     train, test = parts["train"], parts["test"]
     chosen = split(train.labels, val_size=val_size, train_size=train_size, classes=classes, seed=seed)
     return {
@@ -86,7 +86,7 @@ def _take(examples: Examples, indices: np.ndarray, classes: Sequence[int] | None
         renumbered = np.zeros(max(classes) + 1, np.int64)
         renumbered[list(classes)] = np.arange(len(classes))
         labels = renumbered[labels]
-    return Examples(examples.images[indices], labels)
+    return Examples(Chosen(examples.images, indices), labels)
 
 
 def _count_train(available: int, *, val_size: int, train_size: int | None) -> int:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from .dataset import Chosen
+
+Images = Tensor | np.ndarray | Chosen
 
 KINDS = ("channel", "feature", "none")
 
@@ -12,7 +18,7 @@ KINDS = ("channel", "feature", "none")
 EXACT_ROWS = (1 << 24) // 255**2
 
 
-def mean_and_deviation(images: Tensor | np.ndarray, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
+def mean_and_deviation(images: Images, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
     """Mean and population deviation of images uint8 (N, C, H, W), in grey levels of 0 to 255.
 
     By channel (C, 1, 1), by feature (C, H, W), or 0 and 255 for "none" (C, 1, 1), which maps grey levels to 0..1.
@@ -24,7 +30,7 @@ def mean_and_deviation(images: Tensor | np.ndarray, *, standardize: str = "chann
     if standardize == "none":
         return torch.zeros(channels, 1, 1), torch.full((channels, 1, 1), 255.0)
     sums = _sums_by_channel if standardize == "channel" else _sums_by_feature
-    total, total_of_squares = sums(as_tensor(images))
+    total, total_of_squares = sums(images)
     if standardize == "channel":
         count *= height * width
     mean = total / count
@@ -39,19 +45,26 @@ def as_tensor(values: Tensor | np.ndarray) -> Tensor:
     return values if isinstance(values, Tensor) else torch.from_numpy(np.require(values, requirements="W"))
 
 
-def _sums_by_channel(images: Tensor) -> tuple[Tensor, Tensor]:
-    """From the counts of the 256 grey levels, for which no pixel is copied."""
-    levels = torch.arange(256, dtype=torch.float64, device=images.device)
-    counts = [torch.bincount(channel.reshape(-1), minlength=256).double() for channel in images.unbind(1)]
-    total, total_of_squares = (torch.stack([count @ levels**power for count in counts]) for power in (1, 2))
+def _sums_by_channel(images: Images) -> tuple[Tensor, Tensor]:
+    """From the counts of the 256 grey levels, for which no pixel becomes a float."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for chunk in _chunks(images):
+        counts += torch.stack([torch.bincount(channel.reshape(-1), minlength=256) for channel in chunk.unbind(1)])
+    levels = torch.arange(256, dtype=torch.float64)
+    total, total_of_squares = (counts.double() @ levels**power for power in (1, 2))
     return total.view(-1, 1, 1), total_of_squares.view(-1, 1, 1)
 
 
-def _sums_by_feature(images: Tensor) -> tuple[Tensor, Tensor]:
-    total = torch.zeros(images.shape[1:], dtype=torch.float64, device=images.device)
+def _sums_by_feature(images: Images) -> tuple[Tensor, Tensor]:
+    total = torch.zeros(*images.shape[1:], dtype=torch.float64)
     total_of_squares = torch.zeros_like(total)
-    for chunk in images.split(EXACT_ROWS):
+    for chunk in _chunks(images):
         values = chunk.float()
         total += values.sum(0)
         total_of_squares += values.square_().sum(0)
     return total, total_of_squares
+
+
+def _chunks(images: Images) -> Iterator[Tensor]:
+    for first in range(0, len(images), EXACT_ROWS):
+        yield as_tensor(images[first : first + EXACT_ROWS])

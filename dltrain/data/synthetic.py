@@ -50,7 +50,7 @@ class Synthetic:
         parts = {part: self._draw(part) for part in self.counts}
         digest = hashlib.sha256()
         for examples in parts.values():
-            digest.update(examples.images.data)
+            digest.update(examples.images[:].data)
             digest.update(examples.labels.data)
         self._digest = digest.hexdigest()
         return parts

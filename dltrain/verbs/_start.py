@@ -49,6 +49,8 @@ def train(composition: Composition, *, parent: Path, name: str | None = None) ->
         _introduce(console, composition, run)
         return Session(run, folder, console, [sink(folder) for sink in sinks]).go()
     finally:
+        for batches in run.batches.values():
+            batches.close()
         console.close()
 
 
@@ -76,11 +78,23 @@ def _introduce(console: Console, composition: Composition, run: Run) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in run.facts.num_examples.items())
     precision = run.engine.precision.name
     console.say(f"\ndata    {counts} examples, {run.facts.num_classes} classes")
+    console.say(f"images  {_whereabouts(run)}")
     console.say(f"device  {describe(run.engine.device)}, {precision}\n")
     console.say(model_table(run.model, run.input_shape, composition.choices["model"]))
     for note in (*composition.notes, *run.notes):
         console.say(f"note: {note}")
     console.say()
+
+
+def _whereabouts(run: Run) -> str:
+    """Where the images are, and why."""
+    size = f"{run.facts.num_bytes / 1e6:,.1f} MB"
+    workers, limit = run.batches["train"].workers, run.config.data.resident_limit
+    if workers is None:
+        return f"{size} resident on the device"
+    by = f"{workers} worker{'s' if workers > 1 else ''}" if workers else "the training process"
+    why = "half of the device's free memory" if limit is None else f"data.resident_limit={limit}"
+    return f"streamed from memory by {by}: {size} do not fit {why}"
 
 
 def model_table(model: nn.Module, input_shape: tuple[int, ...], title: str) -> Table:
