@@ -1,4 +1,4 @@
-"""The table of layers: order, shapes, parameters, receptive fields."""
+"""The table of layers: order, shapes, parameters, receptive fields; and the arithmetic of training."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain import models
-from dltrain.models.summary import layers, parameter_count
+from dltrain.models.summary import layers, parameter_count, train_flops
 
 
 def create(name: str) -> nn.Module:
@@ -104,12 +104,55 @@ def test_shared_weights_and_tuples() -> None:
     assert rows[0].receptive_field is None
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("mlp", 9_452_544), ("lenet", 35_625_840), ("resnet18", 1_897_494_528), ("densenet", 760_012_320)],
+)
+def test_the_arithmetic_of_training_on_an_image(name: str, expected: int) -> None:
+    assert train_flops(create(name), input_shape=(1, 96, 96)) == expected
+
+
+class Attention(nn.Module):
+    """Attention over a sequence of vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(6, 8)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, vectors: Tensor) -> Any:
+        return self.encoder(self.embedding(vectors))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.ReLU(), nn.Conv2d(8, 4, 3)), (3, 9, 9)),
+        (nn.Sequential(nn.Conv2d(3, 8, 3).requires_grad_(False), nn.Conv2d(8, 4, (1, 3))), (3, 9, 9)),
+        (nn.Sequential(nn.Flatten(), nn.Linear(16, 8, bias=False), nn.Tanh(), nn.Linear(8, 2)), (4, 4)),
+        (Attention(), (5, 6)),
+    ],
+)
+def test_the_arithmetic_is_what_torch_counts_forward_and_backward(model: nn.Module, shape: tuple[int, ...]) -> None:
+    from torch.utils.flop_counter import FlopCounterMode  # takes seconds to import
+
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(2, *shape)).sum().backward()
+    assert train_flops(model, input_shape=shape) == counter.get_total_flops() / 2
+
+
+def test_the_arithmetic_of_a_convolution_to_more_pixels_and_of_groups() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(3, 8, 2, stride=2), nn.Conv2d(8, 8, 3, padding=1, groups=4))
+    up, grouped = 2 * 3 * 5 * 5 * 8 * 2 * 2, 2 * 8 * 10 * 10 * 2 * 3 * 3
+    assert train_flops(model, input_shape=(3, 5, 5)) == 2 * up + 3 * grouped
+
+
 def test_the_first_call_imports_nothing_slow() -> None:
     """A forward pass on the meta device would import torch's decompositions: more than a second."""
     command = (
         "import sys, torch; from dltrain import models; from dltrain.models.summary import layers\n"
         "model = models.lenet(in_channels=1, image_size=28, num_classes=10)\n"
         "layers(model, input_shape=(1, 28, 28))\n"
-        "sys.exit('torch._dynamo' in sys.modules or 'torchvision' in sys.modules)"
+        "sys.exit(any(name in sys.modules for name in ('torch._dynamo', 'sympy', 'torchvision')))"
     )
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0

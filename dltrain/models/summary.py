@@ -1,4 +1,4 @@
-"""What a network is made of: its layers with output shapes, parameters and receptive fields."""
+"""What a network is made of: its layers with output shapes, parameters and receptive fields, and what they cost."""
 
 import copy
 import math
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from dltrain.models.flops import TrainingFlops
 
 
 class LayerRow(NamedTuple):
@@ -26,14 +28,21 @@ class LayerRow(NamedTuple):
     receptive_field: int | None
 
 
-def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> list[LayerRow]:
-    """The layers in the order in which they run in evaluation mode; `input_shape` is without the batch.
+class Summary(NamedTuple):
+    """The layers in the order in which they run, and the floating-point operations of training on one input."""
+
+    layers: list[LayerRow]
+    train_flops: int
+
+
+def summarize(model: nn.Module, *, input_shape: tuple[int, ...]) -> Summary:
+    """What a model does with an input of a shape, which is without the batch, in evaluation mode.
 
     A layer is a module without children, or with parameters of its own. A copy runs, the model is not touched.
     """
     model = zero_copy(model).eval()
     inputs = zero_inputs(model, input_shape)
-    fields = ReceptiveFields(inputs)
+    fields, flops = ReceptiveFields(inputs), TrainingFlops()
     rows: list[LayerRow] = []
     counted: set[nn.Parameter] = set()
 
@@ -47,9 +56,19 @@ def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> list[LayerRow]:
 
     for name, module in _layer_modules(model):
         module.register_forward_hook(partial(add_row, name))
-    with torch.device("cpu"), torch.no_grad(), fields:
+    with torch.device("cpu"), torch.enable_grad(), fields, flops:
         model(inputs)
-    return rows
+    return Summary(rows, flops.total // len(inputs))
+
+
+def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> list[LayerRow]:
+    """The layers alone."""
+    return summarize(model, input_shape=input_shape).layers
+
+
+def train_flops(model: nn.Module, *, input_shape: tuple[int, ...]) -> int:
+    """The floating-point operations of training on one input alone."""
+    return summarize(model, input_shape=input_shape).train_flops
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -66,7 +85,7 @@ def zero_copy(model: nn.Module) -> nn.Module:
         zeros[id(buffer)] = torch.zeros((), dtype=buffer.dtype, device="cpu").expand(buffer.shape)
     for parameter in model.parameters():
         zero = torch.zeros((), dtype=parameter.dtype, device="cpu")
-        zeros[id(parameter)] = nn.Parameter(zero.expand(parameter.shape))
+        zeros[id(parameter)] = nn.Parameter(zero.expand(parameter.shape), requires_grad=parameter.requires_grad)
     return copy.deepcopy(model, zeros)
 
 
