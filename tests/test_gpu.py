@@ -1,17 +1,22 @@
 """What only a GPU can show: the same losses as on a CPU, nothing that waits, fused steps, the same bits twice."""
 
 import copy
+import time
 from typing import Any
 
 import pytest
 import torch
 from engines import batches, engine, equal, first_batch, network, poisoned
 from helpers import LITTLE, options
+from torch.nn.functional import cross_entropy
 
+from dltrain import optim
 from dltrain.build import Run, build
 from dltrain.config.compose import compose
 from dltrain.engine import Engine, GraphedEngine, Precision, why_eager
 from dltrain.engine.optimizer import tensors
+from dltrain.engine.probe import Probe, operation_seconds
+from dltrain.run.pace import Pace
 from dltrain.train import evaluate, fit
 
 pytestmark = pytest.mark.gpu
@@ -258,3 +263,49 @@ def test_the_number_format_follows_the_device() -> None:
     major, _ = torch.cuda.get_device_capability()
     assert run.engine.precision.name == ("bf16" if major >= 8 else "fp16" if major >= 7 else "fp32")
     assert Precision("fp16", CUDA).scale.device.type == "cuda"
+
+
+def test_a_watched_step_is_what_it_would_have_been_and_waits_for_nothing() -> None:
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        watched, plain = gpu_engine("adam"), gpu_engine("adam")
+        probe = Probe(watched)
+        for step in range(3):
+            for ours in (watched, plain):
+                ours.step(on_gpu(first_batch()), step)
+    assert equal(watched.state_dict()["model"], plain.state_dict()["model"])
+    assert probe.operations > 50
+    assert probe.waits == []
+
+
+def test_what_waits_for_the_device_in_a_step_is_named() -> None:
+    def reading(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = cross_entropy(logits, targets)
+        return loss if loss.item() < 1e9 else 2 * loss
+
+    ours = gpu_engine("adam", loss=reading)
+    probe = Probe(ours)
+    for step in range(2):
+        ours.step(on_gpu(first_batch()), step)
+    assert [place.partition(":")[0] for place in probe.waits] == ["test_gpu.py"]
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_an_operation_costs_less_in_a_graph_than_outside(graphs: bool) -> None:
+    seconds = operation_seconds(built("model=mlp", f"device.graphs={graphs}").engine, vars(optim)["SGD"])
+    assert 1e-7 < seconds < (1e-5 if graphs else 1e-4)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_the_rate_is_that_of_a_stopwatch_that_waits_for_the_device(graphs: bool) -> None:
+    endless = ("trainer.overfit_batches=2", "trainer.limit_train_batches=300000", "data.batch_size=68")
+    run = built("model=lenet", f"device.graphs={graphs}", *endless)
+    pace, start = Pace(run.batches["train"], asynchronous=True), 0.0
+    for event in pace.follow(fit(run.engine, pace, epochs=1, log_every=50)):
+        if event.step == 50:
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+        if event.row and start and time.perf_counter() - start > 5:
+            break
+    seconds = time.perf_counter() - start
+    assert seconds > 5
+    assert pace.images_per_second() == pytest.approx(68 * (event.step - 50) / seconds, rel=0.15)

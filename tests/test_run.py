@@ -1,4 +1,4 @@
-"""The run folder and its record, the pace of a run, when it saves, and the signals that stop it."""
+"""The run folder and its record, when a run saves, and the signals that stop it."""
 
 import json
 import os
@@ -18,7 +18,6 @@ import torch
 from dltrain.run import checkpoint
 from dltrain.run.environment import environment, git_state, process_age
 from dltrain.run.folder import RunError, WriteError, create, default_name, find, write_json
-from dltrain.run.pace import Pace, timed
 from dltrain.run.record import Record, read_rows
 from dltrain.run.saver import Saver
 from dltrain.run.signals import signalled
@@ -255,33 +254,6 @@ def test_the_newest_are_kept_and_the_best_is_protected(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "best").read_text() == "step-00000001\n"
     asked.save(5, {"model": WEIGHTS, "optim": {}}, {}, best=3)
     assert [checkpoint.number(path) for path in checkpoint.steps(tmp_path / "checkpoints")] == [3, 4, 5]
-
-
-def test_the_pace_leaves_out_the_first_steps() -> None:
-    pace = Pace()
-    for seconds in (9.0, 5.0, *[0.5] * 9):
-        pace.add(seconds, 10)
-    assert pace.images_per_second() is None
-    pace.add(0.5, 10)
-    assert pace.images_per_second() == 20.0
-    assert pace.to_first_step is not None
-    assert 0 < pace.to_first_step <= process_age()
-
-
-def test_items_come_with_the_time_they_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr("dltrain.run.pace.time.perf_counter", clock)
-
-    def items():
-        for seconds in (3, 4):
-            clock.now += seconds
-            yield str(seconds)
-
-    found = []
-    for item, seconds in timed(items()):
-        found.append((item, seconds))
-        clock.now += 100  # what is done with an item is not its time
-    assert found == [("3", 3.0), ("4", 4.0)]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 Row = dict[str, Any]
 LOG_WIDTH = 110
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
@@ -60,16 +61,28 @@ class Console:
         splits = {split: summary[split] for split in ("train", "val", "test") if summary[split]}
         rows = [[split, number(row["loss"]), number(row["accuracy"])] for split, row in splits.items()]
         self.say(table(f"\nResult: {summary['status']}", {"split": "left", "loss": "right", "accuracy": "right"}, rows))
-        best, rate = summary["best"], summary["images_per_second"]
+        best = summary["best"]
         if best:
             tested = ", whose weights were tested" if best["step"] < summary["steps"] and summary["test"] else ""
             self.say(f"best {best['split']} {best['metric']} {number(best['value'])} at step {best['step']}{tested}")
-        speed = "" if rate is None else f", {rate:,.0f} images/s"
         where = f"{summary['device']}, {summary['precision']}"
-        self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s{speed}, {where}")
+        self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s, {where}")
+        self._throughput(summary)
         if (folder / "curves.png").is_file():
             self.say(f"curves  {folder / 'curves.png'}")
         self.say(f"folder  {folder}")
+
+    def _throughput(self, summary: Row) -> None:
+        """How fast it went, how it began, how much memory it took, and what held it up."""
+        if summary["images_per_second"] is not None:
+            flops = quantity(summary["flops_per_second"], "FLOP/s")
+            waiting = f"{100 * summary['waiting_for_data']:.0f} % waiting for data"
+            self.say(f"speed   {summary['images_per_second']:,.0f} images/s, {flops}, {waiting}")
+        started = summary["seconds_to_first_step"]
+        start = "" if started is None else f", first step after {started:.1f} s"
+        self.say(f"memory  {quantity(summary['peak_memory_bytes'], 'B')} at most{start}")
+        if summary["bottleneck"] is not None:
+            self.say(f"bottleneck: {summary['bottleneck']}")
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -97,6 +110,13 @@ def table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]])
 def number(value: float | None, digits: int = 4) -> str:
     """A figure of a table; a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A quantity in three digits: 21.9 GFLOP/s."""
+    size, prefix = next((pair for pair in PREFIXES if value >= pair[0]), PREFIXES[-1])
+    scaled = value / size
+    return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {prefix}{unit}"
 
 
 def _numbers(row: Row) -> str:

@@ -10,23 +10,28 @@ from torch import Tensor
 
 from dltrain.build import Run
 from dltrain.engine.device import describe, peak_memory
+from dltrain.engine.probe import Probe
 from dltrain.loggers import Logger
 from dltrain.run import checkpoint
 from dltrain.run.console import Console
 from dltrain.run.folder import write_json
-from dltrain.run.pace import Pace, timed
+from dltrain.run.pace import Pace
 from dltrain.run.record import Record
 from dltrain.run.saver import Saver
 from dltrain.run.signals import signalled
 from dltrain.schedules import Plateau
 from dltrain.train import Event, Monitor, Row, evaluate, fit
+from dltrain.verbs._throughput import throughput
 
 
 class Session:
-    """Consumes the events of `fit`; `go` returns the exit code."""
+    """Consumes the events of `fit`; `go` returns the exit code. `train_flops` are those of an image."""
 
-    def __init__(self, run: Run, folder: Path, console: Console, loggers: Iterable[Logger] = ()) -> None:
+    def __init__(
+        self, run: Run, folder: Path, console: Console, loggers: Iterable[Logger] = (), *, train_flops: int
+    ) -> None:
         self.run, self.folder, self.console, self.loggers = run, folder, console, list(loggers)
+        self.train_flops = train_flops
         self.record = Record(folder)
         self.saver = Saver(folder, every=run.trainer.checkpoint_every, keep=run.trainer.keep)
         self.monitor = Monitor(run.trainer.monitor)
@@ -40,8 +45,9 @@ class Session:
         self.epoch_rows: list[Row] = []
         self.step, self.epoch = 0, 0.0
         self.losses: list[float] = []
-        self.sizes = [last - first for first, last in run.batches["train"].bounds]
-        self.pace = Pace()
+        self.steps_per_epoch = len(run.batches["train"])
+        self.pace = Pace(run.batches["train"], asynchronous=run.engine.device.type != "cpu")
+        self.probe = Probe(run.engine)
 
     def go(self) -> int:
         """Train to the end or to a reason to stop, then leave everything in the folder."""
@@ -49,15 +55,15 @@ class Session:
         status, code = "completed", 0
         events = fit(
             self.run.engine,
-            self.run.batches["train"],
+            self.pace,
             epochs=self.run.trainer.epochs,
             evaluations=self.evaluations,
             log_every=self.run.trainer.log_every,
         )
-        self.console.start(steps=len(self.sizes) * self.run.trainer.epochs)
+        self.console.start(steps=self.steps_per_epoch * self.run.trainer.epochs)
         with signalled() as received:
-            for event, seconds in timed(events):
-                self._take(event, seconds)
+            for event in self.pace.follow(events):
+                self._take(event)
                 if event.row and event.row.get("nonfinite_steps"):
                     status, code = "diverged", 65
                     break
@@ -71,10 +77,10 @@ class Session:
         self.console.stop()
         return self._finish(status, code, seconds=time.perf_counter() - started)
 
-    def _take(self, event: Event, seconds: float) -> None:
+    def _take(self, event: Event) -> None:
         """Count a step, record a row."""
         if event.step > self.step:
-            self._count(event, seconds)
+            self._count(event)
         if event.row is None:
             return
         if event.row["loss"] is not None:
@@ -90,9 +96,8 @@ class Session:
             value = event.row[self.run.schedule.metric]
             self.run.schedule.observe(math.nan if value is None else value)
 
-    def _count(self, event: Event, seconds: float) -> None:
+    def _count(self, event: Event) -> None:
         self.step, self.epoch = event.step, event.epoch
-        self.pace.add(seconds, self.sizes[(event.step - 1) % len(self.sizes)])
         if self.run.trainer.must_learn:
             self.losses.append(float(self.run.engine.last_loss))
         self.console.step()
@@ -146,7 +151,7 @@ class Session:
     def _state(self, step: int) -> dict[str, Any]:
         return {
             "step": step,
-            "epoch": step / len(self.sizes),
+            "epoch": step / self.steps_per_epoch,
             "best": self.monitor.best(),
             "model_facts": self.run.model_facts,
             "class_names": list(self.run.facts.class_names),
@@ -155,12 +160,11 @@ class Session:
 
     def _finish(self, status: str, code: int, *, seconds: float) -> int:
         """Save, test the chosen weights, draw, sum up and show."""
-        model = self.run.engine.model
         if status == "diverged":
             self._save_best()
         elif self.step:
             self._save()
-        sha256 = checkpoint.weights_sha256(model.state_dict())
+        sha256 = checkpoint.weights_sha256(self.run.engine.model.state_dict())
         if status == "completed":
             self._test()
             code = self._check_learning()
@@ -170,28 +174,32 @@ class Session:
         from dltrain.report.curves import draw_curves  # matplotlib takes half a second to import
 
         draw_curves(self.folder)
-        summary = {
-            "status": status,
-            "model": self.run.config.model.name,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "epochs": int(self.epoch) if self.epoch == int(self.epoch) else self.epoch,
-            "steps": self.step,
-            "device": describe(self.run.engine.device),
-            "precision": self.run.engine.precision.name,
-            "execution": self.run.engine.execution,
-            "compile": self.run.config.device.compile,
-            **{split: _result(self.last_rows.get(split)) for split in ("train", "val", "test")},
-            "best": self.monitor.best(),
-            "images_per_second": self.pace.images_per_second(),
-            "seconds": seconds,
-            "seconds_to_first_step": self.pace.to_first_step,
-            "peak_memory_bytes": peak_memory(self.run.engine.device),
-            "ranks": 1,
-            "weights_sha256": sha256,
-        }
+        summary = {**self._summary(status, seconds=seconds), "weights_sha256": sha256}
         write_json(self.folder / "summary.json", summary)
         self.console.results(summary, self.folder)
         return code
+
+    def _summary(self, status: str, *, seconds: float) -> Row:
+        """What the run came to."""
+        engine = self.run.engine
+        return {
+            "status": status,
+            "model": self.run.config.model.name,
+            "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
+            "epochs": int(self.epoch) if self.epoch == int(self.epoch) else self.epoch,
+            "steps": self.step,
+            "device": describe(engine.device),
+            "precision": engine.precision.name,
+            "execution": engine.execution,
+            "compile": self.run.config.device.compile,
+            **{split: _result(self.last_rows.get(split)) for split in ("train", "val", "test")},
+            "best": self.monitor.best(),
+            **throughput(engine, self.pace, self.probe, train_flops=self.train_flops),
+            "seconds": seconds,
+            "seconds_to_first_step": self.pace.to_first_step,
+            "peak_memory_bytes": peak_memory(engine.device),
+            "ranks": 1,
+        }
 
     def _test(self) -> None:
         """Read the test set once, on the best weights where a validation split chose them."""
@@ -207,7 +215,7 @@ class Session:
         """Exit code 70 where `must_learn` asks and a batch's loss did not fall from its first time to its last."""
         if not self.run.trainer.must_learn:
             return 0
-        batches = self.run.trainer.overfit_batches or len(self.sizes)
+        batches = self.run.trainer.overfit_batches or self.steps_per_epoch
         for number in range(batches):
             losses = self.losses[number::batches]
             if len(losses) < 2 or not losses[-1] < losses[0]:

@@ -15,7 +15,7 @@ from dltrain.components import make
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.engine.device import describe, threads
-from dltrain.models.summary import LayerRow, layers
+from dltrain.models.summary import LayerRow, summarize
 from dltrain.run.console import Console, table
 from dltrain.run.environment import environment
 from dltrain.run.folder import RunError, create, default_name, write_json
@@ -46,8 +46,9 @@ def train(composition: Composition, *, parent: Path, name: str | None = None) ->
         raise RunError(f"name={name}: {error} was made by another run just now", exit_code=73) from error
     console = Console(folder / "train.log")
     try:
-        _introduce(console, composition, run)
-        return Session(run, folder, console, [sink(folder) for sink in sinks]).go()
+        network = summarize(run.model, input_shape=run.input_shape)
+        _introduce(console, composition, run, network.layers)
+        return Session(run, folder, console, [sink(folder) for sink in sinks], train_flops=network.train_flops).go()
     finally:
         for batches in run.batches.values():
             batches.close()
@@ -66,7 +67,7 @@ def _is_complete(folder: Path, config: DictConfig) -> bool:
     return True
 
 
-def _introduce(console: Console, composition: Composition, run: Run) -> None:
+def _introduce(console: Console, composition: Composition, run: Run, layers: Sequence[LayerRow]) -> None:
     """The configuration, the model and what is to be known, before the first step."""
     rows = []
     for group, choice in composition.choices.items():
@@ -80,7 +81,7 @@ def _introduce(console: Console, composition: Composition, run: Run) -> None:
     console.say(f"\ndata    {counts} examples, {run.facts.num_classes} classes")
     console.say(f"images  {_whereabouts(run)}")
     console.say(f"device  {describe(run.engine.device)}, {precision}\n")
-    console.say(model_table(run.model, run.input_shape, composition.choices["model"]))
+    console.say(model_table(run.model, layers, run.input_shape, composition.choices["model"]))
     for note in (*composition.notes, *run.notes):
         console.say(f"note: {note}")
     console.say()
@@ -97,9 +98,8 @@ def _whereabouts(run: Run) -> str:
     return f"streamed from memory by {by}: {size} do not fit {why}"
 
 
-def model_table(model: nn.Module, input_shape: tuple[int, ...], title: str) -> Table:
+def model_table(model: nn.Module, rows: Sequence[LayerRow], input_shape: tuple[int, ...], title: str) -> Table:
     """Layers with output shapes, parameters and receptive fields; whole blocks where there are too many layers."""
-    rows = layers(model, input_shape=input_shape)
     total = sum(row.parameters for row in rows)
     shown = _folded(model, rows)
     cells = [

@@ -1,0 +1,110 @@
+"""Whole runs with a planted bottleneck, which must be named, and a stopwatch beside one."""
+
+import os
+import signal
+import time
+from statistics import harmonic_mean
+
+import pytest
+import torch
+from helpers import rows, summary, train
+from torch import Tensor
+
+from dltrain import losses
+from dltrain.data.batches import Batches
+from dltrain.engine import Engine
+from dltrain.run.record import Record
+
+MLP = ("model=mlp", "trainer.epochs=1", "trainer.overfit_batches=2")
+NUMBERS = ("images_per_second", "flops_per_second", "waiting_for_data", "bottleneck")
+
+
+def test_a_slow_loader_is_named(monkeypatch, capsys):
+    epoch = Batches.epoch
+
+    def slow(self, number, start=0):
+        for batch in epoch(self, number, start):
+            time.sleep(0.05)
+            yield batch
+
+    monkeypatch.setattr(Batches, "epoch", slow)
+    result = summary(train(*MLP, "trainer.limit_train_batches=25"))
+    assert result["bottleneck"].startswith("waiting for data, ")
+    assert 0.5 < result["waiting_for_data"] < 1.0
+    assert f"bottleneck: {result['bottleneck']}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_result_read_in_every_step_is_named(monkeypatch):
+    def reading(*, label_smoothing: float = 0.0) -> losses.Loss:
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            value = torch.nn.functional.cross_entropy(logits, targets)
+            return value if value.item() < 1e9 else value.new_zeros(())
+
+        return loss
+
+    monkeypatch.setattr(losses, "cross_entropy", reading)
+    result = summary(train(*MLP, "trainer.limit_train_batches=25"))
+    line = reading.__code__.co_firstlineno + 3
+    assert f"test_throughput.py:{line} reads a result in every step" in result["bottleneck"]
+
+
+def test_a_tiny_batch_is_named():
+    tiny = ("model.hidden_sizes=[4,4,4,4,4,4]", "data.batch_size=1", "optim=sgd", "trainer.limit_train_batches=100")
+    result = summary(train(*MLP, *tiny))
+    assert result["bottleneck"].startswith("the batch is too small: ")
+    assert result["bottleneck"].endswith("; raise data.batch_size")
+
+
+def test_slow_recording_is_named(monkeypatch):
+    add = Record.add
+
+    def slow(self, row):
+        time.sleep(0.05)
+        add(self, row)
+
+    monkeypatch.setattr(Record, "add", slow)
+    result = summary(train(*MLP, "trainer.limit_train_batches=25", "trainer.log_every=1"))
+    assert result["bottleneck"].startswith("recording, ")
+    assert result["images_per_second"] < 128 / 0.05
+
+
+def test_computing_is_what_is_left():
+    result = summary(train("model=lenet", "trainer.epochs=3", "data.batch_size=100"))
+    assert result["bottleneck"].startswith("computing, ")
+    assert "reads a result" not in result["bottleneck"]
+    assert result["waiting_for_data"] < 0.3
+    assert result["flops_per_second"] == result["images_per_second"] * result["train_flops_per_image"]
+
+
+def test_too_few_steps_tell_nothing(capsys):
+    result = summary(train(*MLP, "trainer.limit_train_batches=11"))
+    assert [result[name] for name in NUMBERS] == [None] * 4
+    assert result["train_flops_per_image"] == 3 * 2 * (1024 * 256 + 256 * 10) - 2 * 1024 * 256
+    shown = capsys.readouterr().out
+    assert "memory  " in shown
+    assert "speed  " not in shown
+    assert "bottleneck" not in shown
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet"])
+def test_the_rate_is_that_of_a_stopwatch(model, monkeypatch):
+    """Five seconds of steps and rows with their data, from outside: from the end of the second step to the last's."""
+    times, examples, signals, step = [], [], [], Engine.step
+
+    def watched(self, batch, number):
+        step(self, batch, number)
+        if not signals:  # afterwards, the cost of an operation is measured
+            times.append(time.perf_counter())
+            examples.append(len(batch[1]))
+            if times[-1] - times[0] > 5.5:
+                signals.append(os.kill(os.getpid(), signal.SIGINT))
+
+    monkeypatch.setattr(Engine, "step", watched)
+    endless = ("trainer.overfit_batches=2", "trainer.limit_train_batches=100000", "trainer.log_every=5")
+    folder = train(f"model={model}", "data.batch_size=64", *endless, expected=130)
+    seconds = times[-1] - times[1]
+    assert seconds > 5
+    expected = sum(examples[2:]) / seconds
+    assert summary(folder)["images_per_second"] == pytest.approx(expected, rel=0.15)
+    steady = [row["images_per_second"] for row in rows(folder, "train")[1:]]
+    assert harmonic_mean(steady) == pytest.approx(expected, rel=0.15)
