@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "dltrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"optim", "schedules", "initializers", "losses", "metrics"}
 BELOW_BUILD = {"train", "engine", "data", "models", "config", "components", *LEAVES}
-BELOW_VERBS = {*BELOW_BUILD, "sweep", "report", "run", "loggers", "build", "trained"}
+BELOW_VERBS = {*BELOW_BUILD, "sweep", "report", "run", "loggers", "build", "trained", "bench"}
 
 # Room: the rooms it may import, and the packages from outside, the standard library and numpy apart.
 HOUSE: dict[str, tuple[set[str], set[str]]] = {
@@ -18,6 +18,10 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "__main__": ({"cli"}, set()),
     "cli": ({"verbs", *BELOW_VERBS}, {"hydra"}),
     "verbs": (BELOW_VERBS, {"rich", "omegaconf", "torch", "yaml"}),
+    "bench": (
+        {"build", "run", *BELOW_BUILD},
+        {"torch", "torchvision", "matplotlib", "rich", "lightning", "timm"},
+    ),
     "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "submitit"}),
     "report": ({"run"}, {"matplotlib", "jinja2"}),
     "loggers": (set(), {"torch"}),
@@ -33,7 +37,7 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "config": (set(), {"hydra", "omegaconf"}),
 }
 ONE_FILE = {("run", "torch"): {"checkpoint", "saver"}, ("models", "torchvision"): {"torchvision"}}
-LAZY = {"torchvision", "optuna", "submitit"}
+LAZY = {"torchvision", "lightning", "timm", "optuna", "submitit"}
 FREE = {"numpy", *__import__("sys").stdlib_module_names}
 MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 250, 40, 12
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 
 class Guard:
@@ -27,3 +28,10 @@ class Guard:
         """Put back what was remembered, unless the flag is true."""
         for tensor, copy in zip(self.tensors, self.copies, strict=True):
             torch.where(good.to(tensor.device), tensor, copy, out=tensor)
+
+
+def all_finite(tensors: Sequence[Tensor]) -> Tensor:
+    """Whether all numbers are finite, as a flag on the device."""
+    if tensors[0].device.type == "cpu":  # where a sum takes half the time of a norm
+        return torch.isfinite(torch.stack([tensor.sum() for tensor in tensors])).all()
+    return torch.isfinite(get_total_norm(tensors))

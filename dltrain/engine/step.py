@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
-from dltrain.engine.guard import Guard
+from dltrain.engine.guard import Guard, all_finite
 from dltrain.engine.optimizer import be_capturable, load_state, tensors
 from dltrain.engine.precision import Precision
 from dltrain.engine.totals import Totals
@@ -97,11 +97,13 @@ class Engine:
         sums, examples = self._backward(batch)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self.precision.scale_down(gradients)
-        norm = get_total_norm(gradients)
         loss_finite = torch.isfinite(sums[0])
-        finite = loss_finite & torch.isfinite(norm)
         if self.clip_norm is not None:
+            norm = get_total_norm(gradients)
+            finite = loss_finite & torch.isfinite(norm)
             clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
+        else:
+            finite = loss_finite & all_finite(gradients)
         if self.clip_value is not None:
             clip_grad_value_(self.parameters, self.clip_value)
         self._update(finite)

@@ -7,7 +7,7 @@ from dltrain.config.folders import nearest
 
 PLANNED = (
     "resume", "eval", "predict", "export", "report", "watch", "inspect", "replay", "lr-find", "overfit", "runs",
-    "diff", "bench",
+    "diff",
 )  # fmt: skip
 
 

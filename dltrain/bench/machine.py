@@ -1,0 +1,85 @@
+"""What a machine can do at most: its rate of matrix products, and how fast it copies memory."""
+
+import json
+import platform
+import re
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dltrain.data.dataset import cache_folder
+from dltrain.engine.device import describe
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PACKAGES = ("dltrain", "torch", "torchvision", "lightning", "timm")
+
+
+def machine(device: torch.device, *, again: bool = False) -> dict[str, Any]:
+    """Rates of this device with these threads and this torch: measured once, then read from the user's cache."""
+    path = cache_folder("machine.json")
+    key = f"{describe(device)}, torch {torch.__version__}"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    if again or key not in known:
+        known[key] = {
+            "matmul_flops_per_second": {name: matmul_rate(device, dtype) for name, dtype in DTYPES.items()},
+            "copy_bytes_per_second": copy_rate(device),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known, indent=2) + "\n")
+    return {"device": describe(device), **known[key], "python": platform.python_version(), "packages": packages()}
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that are compared, where they are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large square matrix product."""
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / fastest(lambda: left @ right, device)
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second that a copy reads and writes."""
+    source = torch.zeros(2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / fastest(lambda: target.copy_(source), device)
+
+
+def fastest(work: Callable[[], Any], device: torch.device, *, repeats: int = 7) -> float:
+    """Seconds that some work takes when nothing else disturbs it."""
+    work()
+    return min(stopwatch(work, device) for _ in range(repeats))
+
+
+def stopwatch(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until some work is done, on the device too."""
+    wait(device)
+    start = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def result_path(folder: Path, device: str, date: str) -> Path:
+    """Where results of a device and a day are kept."""
+    slug = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("(r)", "")).strip("-")
+    return folder / f"{slug}-{date}.json"

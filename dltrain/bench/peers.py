@@ -1,0 +1,150 @@
+"""Trainers that people would use instead, where they are installed: the extra `bench`."""
+
+import logging
+import time
+import warnings
+from importlib.util import find_spec
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dltrain.bench import course
+from dltrain.bench.contestants import Contestant
+from dltrain.bench.task import Task
+
+
+def installed() -> list[type[Contestant]]:
+    """The contestants whose package is there."""
+    return [peer for package, peer in (("lightning", Lightning), ("timm", Timm)) if find_spec(package)]
+
+
+class Lightning(Contestant):
+    """Lightning's Trainer around the same network, without logger, bar and checkpoints."""
+
+    name = "Lightning"
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.module = _lightning_module(task.model(), task.rate)
+        for logger in [name for name in logging.root.manager.loggerDict if name.startswith("lightning")]:
+            logging.getLogger(logger).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="lightning")
+        how = {"image_size": task.image_size, "batch_size": task.batch_size}
+        self.train = course.loader(task.folder, train=True, examples=task.images("train"), **how)
+        self.val = course.loader(task.folder, train=False, examples=task.images("val"), **how)
+
+    def _trainer(self) -> Any:
+        import lightning
+
+        quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        accelerator = {"cuda": "gpu"}.get(self.task.device.type, self.task.device.type)
+        return lightning.Trainer(
+            max_epochs=1, accelerator=accelerator, devices=1, num_sanity_val_steps=0, **dict.fromkeys(quiet, False)
+        )
+
+    def steps(self, count: int) -> None:
+        batches = list(islice(cycle(self.task.plain_batches), count))
+        self._trainer().fit(self.module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+        self.losses = [self.module.last_loss.item()]
+
+    def epoch(self) -> None:
+        self._trainer().fit(self.module, self.train, self.val)
+
+
+def _lightning_module(model: nn.Module, rate: float) -> Any:
+    import lightning
+
+    class Module(lightning.LightningModule):  # type: ignore[misc,unused-ignore]
+        """The network with its loss, as Lightning's documentation writes one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.loss = model, nn.CrossEntropyLoss()
+
+        def training_step(self, batch: Any, number: int) -> Any:
+            images, labels = batch
+            loss = self.loss(self.model(images), labels)
+            self.last_loss = loss.detach()
+            self.log("loss", loss, on_step=False, on_epoch=True)
+            return loss
+
+        def validation_step(self, batch: Any, number: int) -> None:
+            images, labels = batch
+            accuracy = (self.model(images).argmax(1) == labels).float().mean()
+            self.log("accuracy", accuracy)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=rate)
+
+    return Module()
+
+
+class Timm(Contestant):
+    """timm's loader, optimizer and meters around the same network, in the order of its training script."""
+
+    name = "timm"
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        from timm.data import create_loader
+        from timm.optim import create_optimizer_v2
+        from torchvision import datasets
+
+        self.model = task.model()
+        self.optimizer = create_optimizer_v2(self.model, opt="momentum", lr=task.rate, momentum=0.0, weight_decay=0.0)
+        self.loss = nn.CrossEntropyLoss()
+        self.loaders = {}
+        for split, train in (("train", True), ("val", False)):
+            images = datasets.FashionMNIST(task.folder, train=train)
+            images.data, images.targets = (each[: task.images(split)] for each in (images.data, images.targets))
+            self.loaders[split] = create_loader(
+                images,
+                (1, task.image_size, task.image_size),
+                task.batch_size,
+                is_training=train,
+                no_aug=True,
+                use_prefetcher=False,
+                num_workers=2,
+                mean=(0.0,),
+                std=(1.0,),
+                interpolation="bilinear",
+                crop_pct=1.0,
+                device=task.device,
+                persistent_workers=False,
+            )
+
+    def steps(self, count: int) -> None:
+        self._train(islice(cycle(self.task.plain_batches), count))
+
+    def epoch(self) -> None:
+        self._train(self.loaders["train"])
+        self._validate()
+
+    def _train(self, batches: Any) -> None:
+        from timm.utils import AverageMeter
+
+        self.model.train()
+        meter, seconds, end = AverageMeter(), AverageMeter(), time.time()
+        for images, labels in batches:
+            images, labels = images.to(self.task.device), labels.to(self.task.device)
+            loss = self.loss(self.model(images), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            meter.update(loss.item(), len(images))
+            seconds.update(time.time() - end)
+            end = time.time()
+        self.losses = [meter.val]
+
+    def _validate(self) -> None:
+        from timm.utils import AverageMeter, accuracy
+
+        self.model.eval()
+        top1 = AverageMeter()
+        with torch.no_grad():
+            for images, labels in self.loaders["val"]:
+                images, labels = images.to(self.task.device), labels.to(self.task.device)
+                top1.update(accuracy(self.model(images), labels, topk=(1,))[0].item(), len(images))

@@ -1,0 +1,69 @@
+"""How the cost of an epoch grows with image size, batch and depth: a run of some steps for each point.
+
+python scripts/bench/scaling.py [overrides]; results go to scripts/bench/results/scaling-DEVICE-DATE.json.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dltrain.bench.machine import packages, result_path
+
+IMAGES = 60_000
+STEPS = 13  # three more than the fewest of which a run tells its rate
+CPU = {"image_size": (28, 48, 64, 96, 128), "batch_size": (32, 64, 128), "model": ("resnet18", "resnet34", "resnet50")}
+GPU = {
+    "image_size": (28, 48, 64, 96, 128, 224),
+    "batch_size": (32, 64, 128, 256, 512, 1024),
+    "model": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+}
+BASE: dict[str, Any] = {"model": "resnet18", "image_size": 96, "batch_size": 32}
+
+
+def point(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Seconds for an epoch of 60,000 images, extrapolated from some steps, and the most memory held at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            f"model={values['model']}",
+            f"data.image_size={values['image_size']}",
+            f"data.batch_size={values['batch_size']}",
+            f"trainer.limit_train_batches={STEPS}",
+            "trainer.epochs=1",
+            "trainer.limit_val_batches=1",
+            "trainer.limit_test_batches=1",
+            "name=point",
+            f"outputs_dir={folder}",
+        ]
+        done = subprocess.run([sys.executable, "-m", "dltrain", *words, *overrides], capture_output=True, text=True)
+        if done.returncode:
+            return {**values, "error": done.stderr.strip().splitlines()[-1] if done.stderr else str(done.returncode)}
+        summary = json.loads((Path(folder) / "runs/point/summary.json").read_text())
+    rate = summary["images_per_second"]
+    return {**values, "images_per_second": rate, "seconds_per_epoch": IMAGES / rate} | {
+        key: summary[key] for key in ("peak_memory_bytes", "device", "precision")
+    }
+
+
+def main(overrides: list[str]) -> None:
+    """Vary one thing at a time."""
+    from dltrain.engine.device import available
+
+    points: dict[str, list[dict[str, Any]]] = {}
+    for key, values in (GPU if available()[0] == "cuda" else CPU).items():
+        points[key] = []
+        for value in values:
+            points[key].append(point({**BASE, key: value}, overrides))
+            print(points[key][-1], flush=True)
+    device = next(each["device"] for group in points.values() for each in group if "device" in each)
+    record = {"date": datetime.now(UTC).date().isoformat(), "device": device, "packages": packages(), "points": points}
+    path = result_path(Path(__file__).parent / "results", f"scaling-{device}", record["date"])
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
