@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import shlex
 import shutil
 import subprocess
@@ -367,3 +368,17 @@ def test_the_module_runs_as_a_program():
     process = subprocess.run([sys.executable, "-m", "dltrain", "model=lent"], capture_output=True, text=True)
     assert process.returncode == 78
     assert process.stderr == "dltrain: unknown model 'lent': did you mean lenet?\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_that_wait_leave_the_processor_to_others_unless_told_otherwise(given, expected, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    main(["--version"])
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)

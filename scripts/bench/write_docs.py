@@ -14,12 +14,13 @@ RESULTS = ROOT / "scripts" / "bench" / "results"
 DOCS = ROOT / "docs"
 START, END = "<!-- measured: written by scripts/bench/write_docs.py -->\n", "<!-- end of the measured part -->\n"
 COLORS = {"dltrain": "#1f5fa8", "course loop": "#b0b0b0", "course loop, autocast": "#8a8a8a"}
+KINDS = ("scaling-", "formats-")
 OTHERS = ("#d98e32", "#6a9f58")
 
 
-def records(prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """Every file of results whose name begins so, the newest first; scaling apart from the rest."""
-    paths = [path for path in RESULTS.glob("*.json") if path.name.startswith("scaling-") == (prefix == "scaling-")]
+def records(kind: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Every file of results of a kind, the newest first: rates of contestants, or scaling, or formats."""
+    paths = [path for path in RESULTS.glob("*.json") if next(filter(path.name.startswith, KINDS), "") == kind]
     loaded = [(path.stem, json.loads(path.read_text())) for path in paths]
     return sorted(loaded, key=lambda pair: (pair[1]["date"], pair[0]), reverse=True)
 
@@ -116,9 +117,26 @@ def scaling_picture(name: str, record: dict[str, Any]) -> None:
     figure.savefig(DOCS / f"{name}.png", dpi=120)
 
 
+def formats(record: dict[str, Any]) -> str:
+    """The table of a machine's rates in every precision and memory format."""
+    results = record["results"]
+    columns = list(dict.fromkeys((result["precision"], result["memory_format"]) for result in results))
+    lines = [f"### {record['device']}, {record['date']}", ""]
+    lines += ["| model, images/s | " + " | ".join(f"{precision}, {kind}" for precision, kind in columns) + " |"]
+    lines += ["|---" * (1 + len(columns)) + "|"]
+    for model in dict.fromkeys(result["model"] for result in results):
+        rates = [result["images"] / median(result["seconds"]) for result in results if result["model"] == model]
+        cells = [f"**{rate:,.0f}**" if rate == max(rates) else f"{rate:,.0f}" for rate in rates]
+        lines.append(f"| {model} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def measured() -> str:
     """The measured part as it should stand in the page."""
     parts = [section(name, record) for name, record in records()]
+    choices = [formats(record) for _, record in records("formats-")]
+    if choices:
+        parts += ["## Precision and memory format\n", *choices]
     costs = [scaling(name, record) for name, record in records("scaling-")]
     if costs:
         parts += ["## What grows with what\n", *costs]
