@@ -63,8 +63,8 @@ def build(config: DictConfig) -> Run:
     image_shape = (facts.in_channels, config.data.image_size, config.data.image_size)
     model = make_model(config, facts)
     rehearse(model, image_shape, microbatch=trainer.microbatch, batch_size=batch_size)
-    choice = config.device.memory_format
-    memory_format = best_memory_format(model, device) if choice == "auto" else MEMORY_FORMATS[choice]
+    best = best_memory_format(model, device, precision=precision.name)
+    memory_format = MEMORY_FORMATS.get(config.device.memory_format, best)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     placed = {"device": device, "memory_format": memory_format, "workers": _workers(config.data, facts, device)}
     schedule = make(schedules, config.schedule)

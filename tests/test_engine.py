@@ -1,5 +1,6 @@
 """The step: clipping, averaging, number formats, what a batch that is not finite leaves behind, and no waiting."""
 
+import copy
 import json
 import math
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dltrain.engine import DeviceError, Engine, Precision, Totals, select
 from dltrain.engine.device import best_memory_format, configure, describe, peak_memory
 from dltrain.engine.optimizer import load_state, tensors
-from dltrain.losses import l2_penalty
+from dltrain.losses import cross_entropy, l2_penalty
 from dltrain.models import lenet, resnet18
 from dltrain.train import fit
 
@@ -366,5 +367,21 @@ def test_the_device_is_configured_and_described(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_wide_convolutions_go_channels_last_and_narrow_ones_do_not() -> None:
-    assert best_memory_format(lenet(in_channels=1, image_size=32, num_classes=10), CPU) == torch.contiguous_format
-    assert best_memory_format(resnet18(in_channels=1, num_classes=10), CPU) == torch.channels_last
+    narrow, wide = lenet(in_channels=1, image_size=32, num_classes=10), resnet18(in_channels=1, num_classes=10)
+    assert best_memory_format(narrow, CPU, precision="bf16") == torch.contiguous_format
+    assert best_memory_format(wide, CPU, precision="bf16") == torch.channels_last
+    assert best_memory_format(wide, torch.device("cuda"), precision="fp32") == torch.channels_last
+
+
+def test_float32_gradients_on_a_cpu_are_as_exact_as_torchs_default_format_gives_them() -> None:
+    torch.manual_seed(0)
+    model = resnet18(in_channels=1, num_classes=10)
+    best = copy.deepcopy(model).to(memory_format=best_memory_format(model, CPU, precision="fp32"))
+    images, labels = torch.randn(32, 1, 96, 96), torch.randint(10, (32,))
+    exact = model.double()
+    cross_entropy()(exact(images.double()), labels).backward()
+    cross_entropy()(best(images), labels).backward()
+    for (name, parameter), found in zip(exact.named_parameters(), best.parameters(), strict=True):
+        if parameter.ndim > 1:  # a bias before batch norm has a gradient of rounding errors alone
+            error = (found.grad.double() - parameter.grad).norm() / parameter.grad.norm()
+            assert error < 3e-3, name
