@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def share_the_processor() -> None:
-    """Let torch's threads sleep sooner while they wait for each other, which docs/performance.md measures.
+    """Let torch's threads sleep sooner while they wait for each other.
 
     They wait by spinning, 300,000 turns long, and where another process wants the core that holds all of them up.
     OpenMP reads this when torch is imported; what the user has set stays.

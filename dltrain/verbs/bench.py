@@ -10,7 +10,7 @@ from typing import Any
 
 QUICK, ALL = ("mlp", "lenet", "resnet18"), ("mlp", "lenet", "resnet18", "densenet")
 # Batches of an epoch and of its evaluation, by model: some seconds on two CPU cores.
-EPOCHS = {"mlp": (80, 16), "lenet": (8, 2), "resnet18": (2, 1), "densenet": (2, 1)}
+EPOCHS = {"mlp": (40, 8), "lenet": (6, 2), "resnet18": (2, 1), "densenet": (2, 1)}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
