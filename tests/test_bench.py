@@ -96,6 +96,9 @@ def test_a_command_leaves_weights_and_a_picture(task, tmp_path):
 def test_rates_and_ratios_are_of_medians():
     ours = Result("mlp", "step", "dltrain", "fp32", 100, [1.0, 2.0, 9.0], 2.3).as_dict()
     theirs = Result("mlp", "step", "course loop", "fp32", 100, [4.0, 3.0, 8.0], 2.3).as_dict()
+    odd = {**theirs, "contestant": "odd", "loss": 2.31}
+    assert [cells[5] for cells in rows([ours, theirs, odd])] == ["2.30000", "2.30000", "2.31000 differs"]
+    assert [cells[5] for cells in rows([ours, {**odd, "precision": "bf16"}])] == ["2.30000", "2.31000"]
     assert list(rows([ours, theirs])) == [
         ("step", "dltrain, fp32", "50", "11-100", "", "2.30000"),
         ("step", "course loop, fp32", "25", "12-33", "2.00 x", "2.30000"),

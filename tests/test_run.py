@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from dltrain.run import checkpoint
+from dltrain.run.console import Console
 from dltrain.run.environment import environment, git_state, process_age
 from dltrain.run.folder import RunError, WriteError, create, default_name, find, write_json
 from dltrain.run.record import Record, read_rows
@@ -312,3 +313,14 @@ def test_the_git_state_is_the_commit_and_what_differs_from_it(tmp_path: Path) ->
     assert len(clean["commit"]) == 40
     (tmp_path / "file").write_text("two")
     assert git_state(tmp_path) == {**clean, "changed": ["file"]}
+
+
+def test_a_step_that_is_not_plainly_eager_is_said_at_the_end(tmp_path, capsys):
+    why = "eager, because the step could not be recorded: no"
+    result = {"status": "completed", "best": None, "steps": 3, "seconds": 1.0, "device": "a GPU", "precision": "bf16"}
+    speed = {"images_per_second": None, "seconds_to_first_step": None, "peak_memory_bytes": 1, "bottleneck": None}
+    summary = {**result, **speed, "train": None, "val": None, "test": None, "execution": why}
+    Console().results(summary, tmp_path)
+    assert f"a GPU, bf16, {why}\n" in capsys.readouterr().out
+    Console().results({**summary, "execution": "eager"}, tmp_path)
+    assert "a GPU, bf16\n" in capsys.readouterr().out

@@ -5,7 +5,6 @@ import platform
 import re
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import torch
 
 from dltrain.data.dataset import cache_folder
 from dltrain.engine.device import describe
+from dltrain.run.environment import versions
+from dltrain.run.folder import write_json
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PACKAGES = ("dltrain", "torch", "torchvision", "lightning", "timm")
@@ -29,19 +30,13 @@ def machine(device: torch.device, *, again: bool = False) -> dict[str, Any]:
             "copy_bytes_per_second": copy_rate(device),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known, indent=2) + "\n")
+        write_json(path, known)
     return {"device": describe(device), **known[key], "python": platform.python_version(), "packages": packages()}
 
 
 def packages() -> dict[str, str]:
     """Versions of the packages that are compared, where they are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: version for name, version in versions(PACKAGES).items() if version}
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -79,7 +74,10 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def result_path(folder: Path, device: str, date: str) -> Path:
-    """Where results of a device and a day are kept."""
+def write_results(folder: Path, device: str, record: dict[str, Any]) -> Path:
+    """Write what was seen on a device on `record["date"]`; returns the file."""
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("(r)", "")).strip("-")
-    return folder / f"{slug}-{date}.json"
+    path = folder / f"{slug}-{record['date']}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+    return path

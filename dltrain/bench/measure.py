@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from dltrain.bench.contestants import Contestant
@@ -13,7 +12,6 @@ from dltrain.bench.machine import stopwatch
 from dltrain.bench.task import Task
 
 CHECKED_STEPS = 5  # after which losses are compared, and which warm up
-MEASURES = ("step", "epoch", "command")
 
 
 @dataclass
@@ -28,10 +26,6 @@ class Result:
     seconds: list[float] = field(default_factory=list)
     loss: float | None = None
     error: str | None = None
-
-    def rate(self) -> float:
-        """Images a second, by the median."""
-        return self.images / median(self.seconds)
 
     def as_dict(self) -> dict[str, Any]:
         """As a file of results has it."""
@@ -54,7 +48,9 @@ def measure(
             contestants[kind.name] = contestant = kind(task)
             contestant.steps(CHECKED_STEPS)
             result.precision, result.loss = contestant.precision, contestant.losses[-1]
-        except Exception as error:  # a peer that fails is a result too
+        except Exception as error:
+            if kind is kinds[0]:  # ours: nothing could be compared
+                raise
             result.error = _words(error)
             contestants.pop(kind.name, None)
     ours = next(iter(contestants.values()))

@@ -1,5 +1,6 @@
 """Results as people read them: rates with their spread, and how many times faster we are."""
 
+import math
 from collections.abc import Iterable
 from statistics import median
 from typing import Any
@@ -16,6 +17,7 @@ COLUMNS = {
     "dltrain is": "right",
     "loss": "right",
 }
+SAME_LOSS = 1e-3  # relative, in float32
 LEGEND = (
     "step: training on prepared batches; epoch: with a loader of one's own, and one evaluation;\n"
     "command: seconds from Enter to weights and a picture on disk"
@@ -46,24 +48,34 @@ def result_table(record: dict[str, Any], model: str) -> Table:
 
 
 def rows(results: list[dict[str, Any]]) -> Iterable[tuple[str, ...]]:
-    """Cells in the order of COLUMNS; one that failed says why."""
+    """Cells in the order of COLUMNS; one that failed says why, and a loss that is not ours in float32 is marked."""
     ours = {result["measure"]: result for result in results if result["contestant"] == "dltrain"}
     for result in results:
+        first = ours[result["measure"]]
         who = f"{result['contestant']}, {result['precision']}"
         if not result["seconds"]:
             yield result["measure"], who, "failed", "", "", str(result["error"])[:60]
             continue
-        rates = sorted(result["images"] / seconds for seconds in result["seconds"])
-        times = median(ours[result["measure"]]["images"] / s for s in ours[result["measure"]]["seconds"])
-        ratio = "" if result["contestant"] == "dltrain" else f"{times / median(rates):.2f} x"
-        loss = "" if result["loss"] is None else f"{result['loss']:.5f}"
-        unit = f"{median(result['seconds']):.1f} s" if result["measure"] == "command" else f"{median(rates):,.0f}"
-        spread = (
-            f"{min(result['seconds']):.1f}-{max(result['seconds']):.1f}"
-            if result["measure"] == "command"
-            else f"{rates[0]:,.0f}-{rates[-1]:,.0f}"
-        )
-        yield result["measure"], who, unit, spread, ratio, loss
+        seconds = sorted(result["seconds"])
+        if result["measure"] == "command":
+            middle, spread = f"{median(seconds):.1f} s", f"{seconds[0]:.1f}-{seconds[-1]:.1f}"
+        else:
+            middle, low, high = (
+                f"{result['images'] / each:,.0f}" for each in (median(seconds), seconds[-1], seconds[0])
+            )
+            spread = f"{low}-{high}"
+        times = median(seconds) / median(first["seconds"])
+        ratio = "" if result is first else f"{times:.2f} x"
+        yield result["measure"], who, middle, spread, ratio, _loss(result, first)
+
+
+def _loss(result: dict[str, Any], ours: dict[str, Any]) -> str:
+    """The loss after the first steps, and whether it is another than ours where it should not be."""
+    if result["loss"] is None:
+        return ""
+    same = math.isclose(result["loss"], ours["loss"], rel_tol=SAME_LOSS)
+    comparable = result["precision"] == ours["precision"] == "fp32"
+    return f"{result['loss']:.5f}" + (" differs" if comparable and not same else "")
 
 
 def floor(result: dict[str, Any], machine: dict[str, Any]) -> tuple[float, float]:

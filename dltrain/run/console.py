@@ -65,7 +65,8 @@ class Console:
         if best:
             tested = ", whose weights were tested" if best["step"] < summary["steps"] and summary["test"] else ""
             self.say(f"best {best['split']} {best['metric']} {number(best['value'])} at step {best['step']}{tested}")
-        where = f"{summary['device']}, {summary['precision']}"
+        execution = "" if summary["execution"] == "eager" else f", {summary['execution']}"
+        where = f"{summary['device']}, {summary['precision']}{execution}"
         self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s, {where}")
         self._throughput(summary)
         if (folder / "curves.png").is_file():

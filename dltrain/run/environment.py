@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def environment(**facts: Any) -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": versions(PACKAGES),
         **facts,
         "git": git_state(Path(__file__).parent),
     }
@@ -43,6 +44,11 @@ def process_age() -> float:
     ticks = int(stat.read_text().rpartition(")")[2].split()[19])
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     return max(uptime - ticks / os.sysconf("SC_CLK_TCK"), since_import)  # some containers count uptime from their own
+
+
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """The version of each package, null where it is not installed."""
+    return {name: _version(name) for name in packages}
 
 
 def _version(package: str) -> str | None:

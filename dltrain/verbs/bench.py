@@ -1,7 +1,6 @@
 """Measure this machine, and dltrain beside other training loops: `dltrain bench [--quick] [overrides]`."""
 
 import argparse
-import json
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     names = chosen[-1].split(",") if chosen else QUICK if flags.quick else ALL
     overrides = [word for word in words if not word.startswith("model=")]
 
+    from dltrain.bench.machine import write_results
     from dltrain.bench.report import LEGEND, machine_lines, result_table
     from dltrain.run.console import Console
 
@@ -41,7 +41,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         console.say(result_table(record, name))
     console.say(f"\n{LEGEND}\n{time.perf_counter() - start:.0f} s in all")
     if flags.output:
-        console.say(f"results  {_write(record, flags.output)}")
+        console.say(f"results  {write_results(flags.output, record['machine']['device'], record)}")
     return 0
 
 
@@ -70,12 +70,3 @@ def _measure(
         results = list(measure(task, contestants(task.run.engine.precision.name), **how))
         settings = {"batch_size": task.batch_size, "image_size": task.image_size, "overrides": task.overrides}
         return found, [{**settings, "train_flops_per_image": task.flops, **result.as_dict()} for result in results]
-
-
-def _write(record: dict[str, Any], folder: Path) -> Path:
-    from dltrain.bench.machine import result_path
-
-    path = result_path(folder, record["machine"]["device"], record["date"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    return path

@@ -3,14 +3,13 @@
 Rates of the training step on a prepared batch, in turns; results go to scripts/bench/results/formats-DEVICE-DATE.json.
 """
 
-import json
 import sys
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from statistics import median
 
-from dltrain.bench.machine import packages, result_path, stopwatch
+from dltrain.bench.machine import packages, stopwatch, write_results
 from dltrain.build import build
 from dltrain.config.compose import compose
 from dltrain.engine.device import describe
@@ -61,9 +60,7 @@ def main(overrides: list[str]) -> None:
         "packages": packages(),
         "results": results,
     }
-    path = result_path(Path(__file__).parent / "results", f"formats-{device}", record["date"])
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(write_results(Path(__file__).parent / "results", f"formats-{device}", record))
 
 
 if __name__ == "__main__":

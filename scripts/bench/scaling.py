@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dltrain.bench.machine import packages, result_path
+from dltrain.bench.machine import packages, write_results
 
 IMAGES = 60_000
 STEPS = 13  # three more than the fewest of which a run tells its rate
@@ -60,9 +60,7 @@ def main(overrides: list[str]) -> None:
             print(points[key][-1], flush=True)
     device = next(each["device"] for group in points.values() for each in group if "device" in each)
     record = {"date": datetime.now(UTC).date().isoformat(), "device": device, "packages": packages(), "points": points}
-    path = result_path(Path(__file__).parent / "results", f"scaling-{device}", record["date"])
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    print(write_results(Path(__file__).parent / "results", f"scaling-{device}", record))
 
 
 if __name__ == "__main__":
