@@ -1,6 +1,5 @@
 """From a configuration to ready objects: the only reader of the config tree."""
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dltrain import data, initializers, losses, metrics, models, optim, schedules
-from dltrain.components import find, make, worded
+from dltrain.components import find, make, rehearse, worded
 from dltrain.config import schema
 from dltrain.config.errors import ConfigError
 from dltrain.data import augment
@@ -62,7 +61,7 @@ def build(config: DictConfig) -> Run:
 
     image_shape = (facts.in_channels, config.data.image_size, config.data.image_size)
     model = make_model(config, facts)
-    rehearse(model, image_shape, microbatch=trainer.microbatch, batch_size=batch_size)
+    rehearse(model, image_shape, microbatch=trainer.given_microbatch, batch_size=batch_size)
     best = best_memory_format(model, device, precision=precision.name)
     memory_format = MEMORY_FORMATS.get(config.device.memory_format, best)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -112,28 +111,13 @@ def _engine(
         penalty=losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on),
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
-        microbatch=trainer.microbatch or (batch_size if trainer.accumulate > 1 else None),
+        microbatch=trainer.given_microbatch or (batch_size if trainer.accumulate > 1 else None),
+        splits=trainer.microbatch == "auto",
         ema=trainer.ema,
         seed=config.seed,
     )
-    if config.device.compile != "off":  # after the engine has made its copy for averaged weights
-        compile_model(model, mode=config.device.compile, cache=cache_folder("inductor"))
+    compile_model(model, mode=config.device.compile, cache=cache_folder("inductor"))  # not the averaged copy
     return engine
-
-
-def rehearse(model: nn.Module, shape: tuple[int, ...], *, microbatch: int | None, batch_size: int) -> None:
-    """Train a copy on blank images of a shape, so that what does not fit is refused before any data are decoded.
-
-    Two examples stand for any number above one. (On the meta device this would import torch's compiler.)
-    """
-    key, examples = ("trainer.microbatch", microbatch) if microbatch else ("data.batch_size", batch_size)
-    where = f"{key}={examples}: the model cannot train on that many images of {'x'.join(map(str, shape))}"
-    blank = torch.zeros(min(examples, 2), *shape)
-    with torch.no_grad():
-        try:
-            worded(where, partial(copy.deepcopy(model).train(), blank))
-        except RuntimeError as error:
-            raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
 def make_model(config: DictConfig, facts: Facts) -> nn.Module:
@@ -175,9 +159,11 @@ def _split_facts(node: DictConfig, dataset: Dataset) -> Facts:
 
 def _steps_per_epoch(trainer: schema.Trainer, facts: Facts, batch_size: int) -> int:
     """Optimizer steps an epoch; the limit counts batches, of which `accumulate` make a step."""
-    steps = len(batch_bounds(facts.num_examples["train"], batch_size=batch_size * trainer.accumulate))
-    limit = -(-(trainer.limit_train_batches or steps * trainer.accumulate) // trainer.accumulate)
-    return limit if trainer.overfit_batches else min(steps, limit)
+    limit = trainer.limit_train_batches
+    if limit and trainer.overfit_batches:
+        return -(-limit // trainer.accumulate)
+    examples = min(facts.num_examples["train"], (limit or facts.num_examples["train"]) * batch_size)
+    return len(batch_bounds(examples, batch_size=batch_size * trainer.accumulate))
 
 
 def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, facts: Facts) -> None:
@@ -221,6 +207,7 @@ def _batches(
         "shuffle": config.data.shuffle,
         "augment": augmentation,
         "limit": steps_per_epoch,
+        "most_examples": None if trainer.overfit_batches else (trainer.limit_train_batches or 0) * batch_size,
         "overfit": trainer.overfit_batches,
     }
     batches = {

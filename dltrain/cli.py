@@ -9,10 +9,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import dltrain
 from dltrain.config.errors import UsageError
+from dltrain.run.signals import ignore_signals, stoppable
 from dltrain.verbs import unknown, verbs
 
 UNREADABLE, UNFORESEEN, OUT_OF_MEMORY, CANNOT_WRITE, INTERRUPTED = 2, 1, 71, 74, 130
@@ -29,21 +31,37 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; whatever goes wrong is said in one line."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        try:
+            return main(sys.argv[1:])
+        finally:
+            ignore_signals()  # nothing is left to do but to exit with the code that was found
+    arguments = list(argv)
     if sys.platform == "win32":
         return _say("Windows is not supported: use Linux, macOS or WSL", UNREADABLE)
     share_the_processor()
+    have_somewhere_to_print()
     try:
-        return _run(arguments)
+        with stoppable():
+            return _run(arguments)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNFORESEEN
+        return 0
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
         return _say(*_worded(error))
+
+
+def have_somewhere_to_print() -> None:
+    """Print to nowhere where the terminal is closed, and print what a terminal has no letters for as codes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def share_the_processor() -> None:

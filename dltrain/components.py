@@ -1,5 +1,6 @@
 """Making a component from its YAML node: the one way in which a configuration becomes an object."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +8,9 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, get_type_hints
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from dltrain.config import schema
 from dltrain.config.errors import ConfigError
@@ -65,3 +68,18 @@ def worded(where: str, action: Callable[[], Any]) -> Any:
         return action()
     except ValueError as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def rehearse(model: nn.Module, shape: tuple[int, ...], *, microbatch: int | None, batch_size: int) -> None:
+    """Train a copy on blank images of a shape, so that what does not fit is refused before any data are decoded.
+
+    Two examples stand for any number above one. (On the meta device this would import torch's compiler.)
+    """
+    key, examples = ("trainer.microbatch", microbatch) if microbatch else ("data.batch_size", batch_size)
+    where = f"{key}={examples}: the model cannot train on that many images of {'x'.join(map(str, shape))}"
+    blank = torch.zeros(min(examples, 2), *shape)
+    with torch.no_grad():
+        try:
+            worded(where, partial(copy.deepcopy(model).train(), blank))
+        except RuntimeError as error:
+            raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error

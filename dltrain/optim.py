@@ -20,11 +20,12 @@ def _eager(optimizer_class: type[Any]) -> type[Any]:
     return type(optimizer_class.__name__, (optimizer_class,), body)
 
 
-# A configuration may name any optimizer of torch; our Muon, defined below, takes the place of torch's.
+# A configuration may name any optimizer of torch that takes a step from dense gradients, without a closure; our Muon,
+# defined below, takes the place of torch's.
 _OPTIMIZERS = {
     name: _eager(each)
     for name, each in vars(torch.optim).items()
-    if inspect.isclass(each) and issubclass(each, Optimizer) and each is not Optimizer
+    if inspect.isclass(each) and issubclass(each, Optimizer) and name not in ("Optimizer", "SparseAdam", "LBFGS")
 }
 globals().update(_OPTIMIZERS)
 __all__ = list(_OPTIMIZERS)

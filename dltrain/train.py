@@ -86,6 +86,14 @@ class Monitor:
             self.step, self.value = row["step"], value
         return improved
 
+    def state_dict(self) -> Row:
+        """What it remembers."""
+        return {"step": self.step, "value": self.value, "stalled": self.stalled}
+
+    def load_state_dict(self, state: Row) -> None:
+        """Remember that."""
+        self.step, self.value, self.stalled = state["step"], state["value"], state["stalled"]
+
     def best(self) -> Row | None:
         """The best so far as the summary has it."""
         if self.step is None:

@@ -17,6 +17,7 @@ RUN_FOLDER = {
     "curves.svg",
     "environment.json",
     "checkpoints",
+    ".lock",
 }
 LITTLE = (
     "data=synthetic",

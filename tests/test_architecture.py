@@ -27,16 +27,16 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "loggers": (set(), {"torch"}),
     "trained": ({"build", "components", "data", "models", "run"}, {"torch", "omegaconf"}),
     "build": (BELOW_BUILD, {"torch", "omegaconf"}),
-    "components": ({"config"}, {"omegaconf"}),
+    "components": ({"config"}, {"omegaconf", "torch"}),
     "train": ({"engine"}, {"torch"}),
     "engine": (set(), {"torch"}),
     "data": (set(), {"torch", "torchvision"}),
     "models": (set(), {"torch", "torchvision"}),
     **{leaf: (set(), {"torch"}) for leaf in LEAVES},
     "run": (set(), {"safetensors", "rich", "tqdm", "torch"}),
-    "config": (set(), {"hydra", "omegaconf"}),
+    "config": (set(), {"hydra", "omegaconf", "yaml"}),
 }
-ONE_FILE = {("run", "torch"): {"checkpoint", "saver"}, ("models", "torchvision"): {"torchvision"}}
+ONE_FILE = {("run", "torch"): {"checkpoint", "recovery", "saver"}, ("models", "torchvision"): {"torchvision"}}
 LAZY = {"torchvision", "lightning", "timm", "optuna", "submitit"}
 FREE = {"numpy", *__import__("sys").stdlib_module_names}
 MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 250, 40, 12

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import json
 import os
 import shlex
 import shutil
@@ -87,11 +88,11 @@ REFUSED = [  # a command line, its exit code, and what its one line must say
     (f"{FEW} data.batch_size=1 model=mlp model.norm=batch", 78, "data.batch_size=1: the model cannot train"),
     (f"{FEW} data.image_size=28 model=densenet", 78, "at least 29 pixels a side, not 28"),
     (f"{FEW} model.norm=bogus", 78, "model=lenet: norm must be one of batch"),
-    (f"{FEW} model=mlp model.dropout=2", 78, "model=mlp: "),
+    (f"{FEW} model=mlp model.dropout=2", 78, "model.dropout=2: must be below 1"),
     (f"{FEW} model.name=os.system", 78, "model.name=os.system: there are: "),
     (f"{FEW} optim.betas=[0.9]", 78, "optim.betas=[0.9]: must be a list of 2"),
     (f"{FEW} schedule=step schedule.size=0", 78, "schedule=step: size must be 1 epoch or more"),
-    (f"{FEW} loss.label_smoothing=2", 78, "label_smoothing must be from 0 to 1"),
+    (f"{FEW} loss.label_smoothing=2", 78, "label_smoothing=2: must be at most 1"),
     (f"{FEW} augment=mixup augment.alpha=-1", 78, "alpha"),
     (f"{FEW} outputs_dir=blocked/below", 74, "blocked/below/runs: Not a directory"),
 ]
@@ -382,3 +383,70 @@ def test_threads_that_wait_leave_the_processor_to_others_unless_told_otherwise(g
     main(["--version"])
     assert os.environ.get("GOMP_SPINCOUNT") == expected
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["device.threads=100000"], "device.threads=100000: must be at most 1024"),
+        (["model.name=null"], "model.name=null: must be a text"),
+        (["optim.betas={a:1}"], "optim.betas={a:1}: "),
+        (["optim.betas=[2,2]"], "optim.betas=[2, 2]: must be below 1"),
+        (["init=constant", "init.value=1e300"], "init.value=1e+300: must be at most 3.4e+38"),
+        (["augment=crop_flip", "augment.padding=100000"], "augment.padding=100000: must be at most 1024"),
+        (["loss.label_smoothing=2"], "loss.label_smoothing=2: must be at most 1"),
+        (["model=mlp", "model.dropout=1.5"], "model.dropout=1.5: must be below 1"),
+        (["model=mlp", "model.hidden_sizes=[0]"], "model.hidden_sizes=[0]: must be at least 1"),
+        (["data=synthetic", "data.num_train=0"], "data.num_train=0: must be at least 1"),
+        (["name=-x"], "name=-x: must be 1 to 80 letters"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_torch_is_imported(words, message):
+    code = f"import sys; from dltrain.cli import main; main({words!r}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n"
+    assert done.stderr.startswith(f"dltrain: {message}")
+    assert done.stderr.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "optim: its YAML file has no name"),
+        ("name: 3\n", "optim.name=3: must be a text"),
+        ("name: SparseAdam\n", "optim.name=SparseAdam"),
+    ],
+)
+def test_a_foreign_yaml_without_a_fitting_name_is_refused_in_one_line(text, message, capsys):
+    Path("conf/optim").mkdir(parents=True)
+    Path("conf/optim/odd.yaml").write_text(text)
+    assert main(["--config-dir", "conf", "optim=odd", *LITTLE]) == 78
+    assert capsys.readouterr().err.startswith(f"dltrain: {message}")
+
+
+SOME = [*LITTLE, "model=mlp", "trainer.epochs=3", "trainer.limit_train_batches=3", "name=run"]
+
+
+@pytest.mark.parametrize("closing", ["| head -n 1", ">&-", "2>&-", ">&- 2>&-"])
+def test_a_terminal_that_is_gone_does_not_end_a_run(closing):
+    words = " ".join(f"'{word}'" for word in SOME)
+    subprocess.run(["bash", "-c", f"'{sys.executable}' -m dltrain {words} {closing}"], check=False, capture_output=True)
+    assert json.loads(Path("outputs/runs/run/summary.json").read_text())["status"] == "completed"
+
+
+def test_help_may_be_cut_short():
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; '{sys.executable}' -m dltrain --help | head -n 1"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "summary.json"])
+def test_a_damaged_run_of_that_name_is_told_in_one_line(file, capsys):
+    assert main(SOME) == 0
+    Path("outputs/runs/run", file).write_text("{ not: [")
+    assert main(SOME) in (0, 78)
+    assert "unforeseen" not in capsys.readouterr().err

@@ -318,10 +318,10 @@ def test_the_nearest_are_named_and_all_where_none_is_near():
         ("schedule.warmup", -1, "must be a count of steps, or a fraction below 1 of all steps"),
         ("seed", 2**31, "must be at most 2147483647"),
         ("name", "a" * 80, None),
-        ("name", "a" * 81, "must be 1 to 80 letters, digits, '.', '_' or '-'"),
-        ("name", "a/b", "must be 1 to 80 letters, digits, '.', '_' or '-'"),
-        ("name", "..", "must be 1 to 80 letters, digits, '.', '_' or '-'"),
-        ("name", "a\n", "must be 1 to 80 letters, digits, '.', '_' or '-'"),
+        ("name", "a" * 81, "must be 1 to 80 letters, digits, '.', '_' or '-', the first no '-'"),
+        ("name", "a/b", "must be 1 to 80 letters, digits, '.', '_' or '-', the first no '-'"),
+        ("name", "..", "must be 1 to 80 letters, digits, '.', '_' or '-', the first no '-'"),
+        ("name", "a\n", "must be 1 to 80 letters, digits, '.', '_' or '-', the first no '-'"),
     ],
 )
 def test_the_keys_of_a_group_have_types_and_ranges(key, value, words):

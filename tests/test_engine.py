@@ -367,7 +367,7 @@ def test_the_device_is_configured_and_described(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_wide_convolutions_go_channels_last_and_narrow_ones_do_not() -> None:
-    narrow, wide = lenet(in_channels=1, image_size=32, num_classes=10), resnet18(in_channels=1, num_classes=10)
+    narrow, wide = (create(in_channels=1, image_size=32, num_classes=10) for create in (lenet, resnet18))
     assert best_memory_format(narrow, CPU, precision="bf16") == torch.contiguous_format
     assert best_memory_format(wide, CPU, precision="bf16") == torch.channels_last
     assert best_memory_format(wide, torch.device("cuda"), precision="fp32") == torch.channels_last
@@ -375,7 +375,7 @@ def test_wide_convolutions_go_channels_last_and_narrow_ones_do_not() -> None:
 
 def test_float32_gradients_on_a_cpu_are_as_exact_as_torchs_default_format_gives_them() -> None:
     torch.manual_seed(0)
-    model = resnet18(in_channels=1, num_classes=10)
+    model = resnet18(in_channels=1, image_size=32, num_classes=10)
     best = copy.deepcopy(model).to(memory_format=best_memory_format(model, CPU, precision="fp32"))
     images, labels = torch.randn(32, 1, 96, 96), torch.randint(10, (32,))
     exact = model.double()

@@ -144,7 +144,7 @@ def test_refusals_say_what_is_allowed(name: str, keywords: dict[str, Any], messa
 
 @pytest.mark.parametrize(("name", "side"), [("lenet", 16), ("densenet", 29), ("densenet121", 29), ("resnet50", 1)])
 def test_the_smallest_images_pass(name: str, side: int) -> None:
-    keywords = {} if name == "resnet50" else {"image_size": side}
+    keywords = {"image_size": side}
     assert output_shape(create_on_meta(name, **keywords).eval(), 2, 1, side, side) == (2, 10)
 
 
@@ -185,7 +185,7 @@ def test_mlp_layers_are_those_asked_for() -> None:
 
 @pytest.mark.parametrize("name", ["lenet", "mlp", "resnet18", "densenet"])
 def test_one_step_in_bfloat16_and_channels_last_reaches_every_parameter(name: str) -> None:
-    model = create(name, **({} if name.startswith("resnet") else {"image_size": 32}))
+    model = create(name, image_size=32)
     model = model.to(memory_format=torch.channels_last)
     images = torch.rand(4, 1, 32, 32).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):

@@ -13,7 +13,7 @@ from dltrain.models.summary import layers, parameter_count, train_flops
 
 
 def create(name: str) -> nn.Module:
-    facts = {"in_channels": 1, "num_classes": 10} | ({} if name.startswith("resnet") else {"image_size": 96})
+    facts = {"in_channels": 1, "image_size": 96, "num_classes": 10}
     model: nn.Module = getattr(models, name)(**facts)
     return model
 

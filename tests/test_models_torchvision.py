@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dltrain import models
 from dltrain.models.summary import parameter_count
 
-LIKE_TORCHVISION = {"projection_norm": True, "conv_bias": False}
+LIKE_TORCHVISION = {"image_size": 96, "projection_norm": True, "conv_bias": False}
 
 
 def copy_in_order(source: nn.Module, target: nn.Module) -> None:

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dltrain.run import checkpoint
+from dltrain.run import checkpoint, signals
 from dltrain.run.console import Console
 from dltrain.run.environment import environment, git_state, process_age
 from dltrain.run.folder import RunError, WriteError, create, default_name, find, write_json
+from dltrain.run.lock import Lock
 from dltrain.run.record import Record, read_rows
 from dltrain.run.saver import Saver
-from dltrain.run.signals import signalled
+from dltrain.run.signals import Interrupted, signalled, stoppable
 
 LOADED = time.monotonic()
 
@@ -215,7 +216,7 @@ def test_minutes_count_from_the_last_checkpoint(tmp_path: Path) -> None:
     assert not asked.due(step=1, epoch=0.1)
     clock.now += 1
     assert asked.due(step=2, epoch=0.2)
-    asked.save(2, {"model": WEIGHTS}, {}, best=None)
+    asked.save(2, {"model": WEIGHTS}, {"best": None})
     clock.now += 119
     assert not asked.due(step=3, epoch=0.3)
 
@@ -234,7 +235,7 @@ def test_auto_saves_while_that_costs_less_than_a_twentieth_of_the_time(tmp_path:
     monkeypatch.setattr(checkpoint, "save", slow)
     clock.now += 1
     assert asked.due(step=1, epoch=1.0)
-    asked.save(1, {"model": WEIGHTS}, {}, best=None)
+    asked.save(1, {"model": WEIGHTS}, {"best": None})
     clock.now = 100 + 399.0
     assert not asked.due(step=2, epoch=2.0)
     clock.now = 100 + 401.0
@@ -248,13 +249,37 @@ def test_the_newest_are_kept_and_the_best_is_protected(tmp_path: Path) -> None:
     asked, _ = saver(tmp_path, "1 epoch")
     asked.save_best(1, WEIGHTS, {})
     for step in (2, 3, 4):
-        asked.save(step, {"model": WEIGHTS, "optim": {}}, {"step": step}, best=1)
+        asked.save(step, {"model": WEIGHTS, "optim": {}}, {"step": step, "best": {"step": 1}})
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"step-00000001", "step-00000003", "step-00000004", "latest", "best"}
     assert (tmp_path / "checkpoints" / "latest").read_text() == "step-00000004\n"
     assert (tmp_path / "checkpoints" / "best").read_text() == "step-00000001\n"
-    asked.save(5, {"model": WEIGHTS, "optim": {}}, {}, best=3)
-    assert [checkpoint.number(path) for path in checkpoint.steps(tmp_path / "checkpoints")] == [3, 4, 5]
+    asked.save(5, {"model": WEIGHTS, "optim": {}}, {"best": {"step": 3}})
+    # The older one of the two that are kept has a best of its own, without which nobody could go on from it.
+    assert [checkpoint.number(path) for path in checkpoint.steps(tmp_path / "checkpoints")] == [1, 3, 4, 5]
+
+
+def test_some_are_kept_for_good_and_those_that_do_not_verify_do_not_count(tmp_path: Path) -> None:
+    def save(asked: Saver, *steps: int) -> list[int]:
+        for step in steps:
+            asked.save(step, {"model": WEIGHTS, "optim": {}}, {"best": None, "saves": step})
+        return [checkpoint.number(path) for path in checkpoint.steps(tmp_path / "checkpoints")]
+
+    every = {"every": "1 step", "keep": 2, "keep_every": 3}
+    assert save(Saver(tmp_path, **every), *range(1, 9)) == [3, 6, 7, 8]
+    (tmp_path / "checkpoints" / "step-00000008" / "state.json").write_text("{}")
+    assert save(Saver(tmp_path, **every), 9) == [3, 6, 7, 9]
+
+
+def test_beginning_from_a_step_forgets_later_ones(tmp_path: Path) -> None:
+    asked, _ = saver(tmp_path, "1 step", keep=5)
+    for step in (1, 2, 3):
+        asked.save(step, {"model": WEIGHTS, "optim": {}}, {"best": None})
+    again, _ = saver(tmp_path, "1 step")
+    again.forget_after(2)
+    assert [checkpoint.number(path) for path in checkpoint.steps(tmp_path / "checkpoints")] == [1, 2]
+    again.forget_after(-1)
+    assert checkpoint.steps(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.parametrize(
@@ -262,23 +287,67 @@ def test_the_newest_are_kept_and_the_best_is_protected(tmp_path: Path) -> None:
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)],
     ids=["INT", "TERM", "USR1"],
 )
-def test_the_first_signal_asks_and_the_second_acts(number: signal.Signals, code: int) -> None:
-    acted: list[int] = []
-    before = signal.signal(number, lambda number, frame: acted.append(number))
+def test_the_first_signal_asks_and_the_second_leaves(number: signal.Signals, code: int, monkeypatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(signals, "leave", left.append)
+    received: list[int] = []
+    with signalled(received, grace_seconds=60):
+        os.kill(os.getpid(), number)
+        assert (received, left) == ([code], [])
+        os.kill(os.getpid(), number)
+        assert left == [code]
+
+
+def test_the_end_of_the_grace_leaves(monkeypatch) -> None:
+    left = threading.Event()
+    monkeypatch.setattr(signals, "leave", lambda code: left.set())
+    with signalled([], grace_seconds=0.01):
+        assert not left.wait(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert left.wait(30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_before_a_run_has_begun_a_signal_ends_the_command(number: signal.Signals) -> None:
+    with pytest.raises(Interrupted) as interrupted, stoppable():
+        os.kill(os.getpid(), number)
+    assert interrupted.value.exit_code == 143
+
+
+def test_a_second_writer_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
+    with Lock() as first:
+        first.take(tmp_path)
+        with (
+            pytest.raises(RunError, match=f"in use by process {os.getpid()} on .* since 20") as refused,
+            Lock() as second,
+        ):
+            second.take(tmp_path)
+        assert refused.value.exit_code == 73
+    with Lock() as third:
+        third.take(tmp_path)
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with Lock() as lock:
+        lock.take(tmp_path)
+        child = os.fork()
+        if child == 0:
+            os.write(writer, b"forked")
+            time.sleep(30)
+            os._exit(0)
+        os.read(reader, 6)
     try:
-        with signalled() as received:
-            assert received == []
-            os.kill(os.getpid(), number)
-            assert (received, acted) == ([code], [])
-            os.kill(os.getpid(), number)
-            assert (received, acted) == ([code], [number])
+        with Lock() as again:
+            again.take(tmp_path)
     finally:
-        signal.signal(number, before)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_handlers_are_put_back_without_a_signal() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
-    with signalled():
+    with signalled([], grace_seconds=20):
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
 

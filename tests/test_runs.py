@@ -276,10 +276,7 @@ def test_a_name_that_another_run_has_is_refused(capsys):
     folder = train(*SHORT)
     before = (folder / "metrics.jsonl").read_bytes()
     train(*SHORT, "optim.lr=0.5", expected=78)
-    assert "is another run" in capsys.readouterr().err
-    (folder / "summary.json").unlink()
-    train(*SHORT, expected=78)
-    assert "unfinished" in capsys.readouterr().err
+    assert "optim.lr=0.5: the run in outputs/runs/run has taken its steps with 0.001" in capsys.readouterr().err
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
@@ -336,3 +333,23 @@ def test_loading_passes_over_a_damaged_checkpoint():
     with (newest / "model.safetensors").open("ab") as file:
         file.write(b"x")
     assert dltrain.load(folder).predict(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(("accumulate", "limit", "steps", "examples"), [(1, 7, 7, 112), (3, 7, 3, 112), (4, 8, 2, 128)])
+def test_a_limit_is_a_count_of_batches_however_many_make_a_step(accumulate, limit, steps, examples):
+    words = [f"trainer.accumulate={accumulate}", f"trainer.limit_train_batches={limit}", "data.batch_size=16"]
+    run = build(compose([*LITTLE, "model=mlp", *words]).config)
+    assert len(run.batches["train"]) == steps
+    assert sum(len(labels) for _, labels in run.batches["train"].epoch(0)) == examples
+
+
+def test_batches_that_take_turns_are_augmented_once():
+    run = build(compose([*LITTLE, *SMOKE, "model=mlp", "augment=mixup"]).config)
+    batches = [images for images, _ in run.batches["train"].epoch(0)]
+    assert torch.equal(batches[0], batches[2])
+    assert not torch.equal(batches[0], batches[1])
+
+
+def test_the_summary_says_that_the_test_set_was_watched():
+    assert summary(train(*SHORT, "trainer.watch_test=true"))["watched_test"] is True
+    assert summary(train(*SHORT, name="other"))["watched_test"] is False

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -131,3 +132,20 @@ def test_a_sweep_name_that_is_taken_is_refused(capsys):
     assert "picture" not in shown, "none was drawn"
     assert main(few) == 78
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize("started", [False, True])
+def test_a_signal_ends_a_sweep_with_its_table(number, code, started, tmp_path):
+    words = [*LITTLE, "model=mlp", "trainer.epochs=500", "seed=1,2", "name=s"]
+    process = subprocess.Popen([sys.executable, "-m", "dltrain", "-m", *words], stdout=subprocess.PIPE, text=True)
+    job = tmp_path / "outputs/sweeps/s/0"
+    while not (job / "metrics.jsonl" if started else job.parent).exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    if started:
+        assert "table    outputs/sweeps/s/sweep.csv" in out
+        assert (job.parent / "sweep.csv").read_text().count("interrupted") == 2
+    assert not (job.parent / "1").exists()

@@ -70,11 +70,11 @@ def compose(
     examples = {key: value for key, value in leaves(container(reference)) if schema.offered(key)}
     for word in words:
         if word.key_or_group not in names:
-            _check_key(word.key_or_group, examples, names)
-            OmegaConf.update(config, word.key_or_group, word.value())
+            check_key(word.key_or_group, examples, names)
+            update(config, word)
     given = {word.key_or_group for word in words}
     asked = tuple(f"{key}={value}" for key, value in sweep.items() if key not in given)
-    return Composition(_checked(config, examples), choices, tuple(notes), asked)
+    return Composition(check(config, examples), choices, tuple(notes), asked)
 
 
 def parse(text: str) -> Override:
@@ -92,12 +92,20 @@ def parse(text: str) -> Override:
         raise UsageError(f"cannot read {text!r}: quote special characters, as in {key}='\"{value}\"'") from error
 
 
+def update(config: DictConfig, word: Override) -> None:
+    """Set a key. Raises ConfigError where it cannot hold such a value."""
+    try:
+        OmegaConf.update(config, word.key_or_group, word.value())
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{word.input_line}: {str(error).splitlines()[0]}") from error
+
+
 def _check_choice(group: str, choice: Any, known: list[str]) -> None:
     if choice not in known and not (choice is None and group in EMPTY):
         raise ConfigError(f"unknown {group} {spoken(choice)!r}: {nearest(str(choice), known)}")
 
 
-def _check_key(key: str, examples: dict[str, Any], names: list[str]) -> None:
+def check_key(key: str, examples: dict[str, Any], names: list[str]) -> None:
     """Refuse a key that no YAML file has, naming the nearest that one has."""
     group, dot, leaf = key.rpartition(".")
     if key.split(".")[0] == "hydra" or "/" in key:
@@ -203,13 +211,16 @@ def _check_references(config: DictConfig) -> None:
             raise ConfigError(f"{key}={spoken(value)}: resolvers are not offered, only ${{another.key}}")
 
 
-def _checked(config: DictConfig, examples: dict[str, Any]) -> DictConfig:
+def check(config: DictConfig, examples: dict[str, Any]) -> DictConfig:
     """The configuration, resolved and read-only, once every key and value fits what the YAML files show."""
     _check_references(config)
     try:
         plain = container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    for group, node in plain.items():
+        if group in schema.COMPONENTS and node and "name" not in node:
+            raise ConfigError(f"{group}: its YAML file has no name")
     for key, value in leaves(plain):
         if key not in examples:
             raise ConfigError(f"unknown key {key}: {nearest(key, list(examples))}")

@@ -1,64 +1,12 @@
 """The keys that belong to a group and not to one callable: their types and ranges. Their values stand in `conf/`."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-
-@dataclass(frozen=True)
-class Range:
-    """Bounds of a number, themselves allowed, except `above` and `below`."""
-
-    minimum: float = float("-inf")
-    maximum: float = float("inf")
-    above: float = float("-inf")
-    below: float = float("inf")
-
-    def refusal(self, value: float) -> str | None:
-        """Why a number is out of bounds."""
-        for holds, words in (
-            (value >= self.minimum, f"at least {self.minimum}"),
-            (value <= self.maximum, f"at most {self.maximum}"),
-            (value > self.above, f"above {self.above}"),
-            (value < self.below, f"below {self.below}"),
-        ):
-            if not holds:
-                return f"must be {words}"
-        return None
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a text must look like, and how to say it."""
-
-    pattern: str
-    words: str
-
-    def refusal(self, value: str) -> str | None:
-        """Why a text has another form."""
-        return None if re.fullmatch(self.pattern, value) else f"must be {self.words}"
-
-
-class Steps:
-    """A count of steps (int), or a fraction of all of them (float)."""
-
-    def refusal(self, value: float) -> str | None:
-        """Why a number is neither."""
-        fits = value >= 0 if isinstance(value, int) else 0 <= value < 1
-        return None if fits else "must be a count of steps, or a fraction below 1 of all steps"
-
-
-Count = Annotated[int, Range(minimum=1)]
-Positive = Annotated[float, Range(above=0)]
-NotNegative = Annotated[float, Range(minimum=0)]
-RunName = Annotated[str, Form(r"[A-Za-z0-9._-]{1,80}(?<!^\.)(?<!^\.\.)", "1 to 80 letters, digits, '.', '_' or '-'")]
-Interval = Annotated[
-    str,
-    Form(r"auto|[1-9]\d* (step|epoch|minute)s?", 'auto, or such as "500 steps", "2 epochs", "10 minutes"'),
-]
+from dltrain.config.ranges import OWN, Count, Interval, NotNegative, Positive, Range, RunName, Steps
 
 
 @dataclass(frozen=True)
@@ -124,7 +72,7 @@ class Device:
     name: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
-    threads: Count | None
+    threads: Annotated[int, Range(minimum=1, maximum=1024)] | None
     tf32: bool
     deterministic: bool
     graphs: bool
@@ -146,7 +94,7 @@ class Trainer:
     clip_value: Positive | None
     ema: Annotated[float, Range(above=0, below=1)] | None
     accumulate: Count
-    microbatch: Count | None
+    microbatch: Count | Literal["auto"] | None
     constant_rate: Positive | None
     monitor: Literal["val_accuracy", "val_loss"]
     early_stop: Count | None
@@ -154,6 +102,17 @@ class Trainer:
     must_learn: bool
     checkpoint_every: Interval
     keep: Annotated[int, Range(minimum=2)]
+    keep_every: Count | None
+    max_save_failures: Count
+    grace_seconds: Positive
+    on_divergence: Literal["stop", "skip", "rollback"]
+    max_skipped: Count
+    max_rollbacks: Count
+
+    @property
+    def given_microbatch(self) -> int | None:
+        """The examples at a time where that is not left to what fits."""
+        return None if isinstance(self.microbatch, str) else self.microbatch
 
 
 GROUPS: dict[str, type] = {
@@ -186,7 +145,9 @@ def refusal(key: str, value: Any, example: Any) -> str | None:
     group, _, name = key.rpartition(".")
     if name in keys(group):
         return misfit(value, get_type_hints(GROUPS[group], include_extras=True)[name])
-    return None if value is None else misfit(value, _hint(example))
+    if value is None and name != "name":
+        return None
+    return misfit(value, OWN.get(key, str if name == "name" else _hint(example)))
 
 
 def _hint(example: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from itertools import cycle, islice
 
@@ -24,7 +25,8 @@ class Batches:
     A batch is gathered, augmented and standardized at its native size and then resized: standardization is
     affine and resizing a weighted mean, so their order does not matter, and this one touches fewer pixels.
     (By feature it does matter, and the means are native too.) The last partial batch is served; one of a
-    single example joins the batch before, which batch norm needs. `limit` is a count of batches, and with
+    single example joins the batch before, which batch norm needs. `limit` is a count of batches, `most_examples` of
+    examples, and with
     `overfit` the first so many of epoch 0 take turns in every epoch.
     """
 
@@ -43,6 +45,7 @@ class Batches:
         shuffle: bool = False,
         augment: Augment | None = None,
         limit: int | None = None,
+        most_examples: int | None = None,
         overfit: int | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
@@ -61,7 +64,7 @@ class Batches:
         self.augment = augment
         self.memory_format = memory_format
         self.overfit = overfit
-        self.bounds = batch_bounds(len(images), batch_size=batch_size)
+        self.bounds = batch_bounds(min(len(images), most_examples or len(images)), batch_size=batch_size)
         if overfit is not None:
             self.bounds = list(islice(cycle(self.bounds[:overfit]), limit or len(self.bounds)))
         self.bounds = self.bounds[:limit]
@@ -84,9 +87,18 @@ class Batches:
         for position, (images, labels) in enumerate(self.source.gather(order, self.bounds[start:]), start):
             images = images.float()
             if self.augment is not None:
-                generator.manual_seed(mix(self.seed, epoch, position))
+                generator.manual_seed(mix(self.seed, *self._drawn_as(epoch, position)))
                 images, labels = self.augment(images, labels, generator)
             yield self._finish(images), labels
+
+    def _drawn_as(self, epoch: int, position: int) -> tuple[int, int]:
+        """The epoch and position whose draws a batch has; those that take turns are drawn once."""
+        return (epoch, position) if self.overfit is None else (0, position % self.overfit)
+
+    def order_digest(self, epoch: int) -> str:
+        """SHA-256 of the order in which an epoch takes the examples."""
+        order = self._order(epoch if self.overfit is None else 0)
+        return hashlib.sha256(b"" if order is None else order.numpy().tobytes()).hexdigest()
 
     def _order(self, epoch: int) -> Tensor | None:
         if not self.shuffle:

@@ -76,6 +76,15 @@ def _line(file: str, key: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
+def default_generator(device: torch.device) -> torch.Generator:
+    """The one that dropout and the like draw from."""
+    if device.type == "cuda":
+        return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    if device.type == "mps":
+        return torch.mps._get_default_mps_generator()
+    return torch.default_generator
+
+
 def best_memory_format(model: nn.Module, device: torch.device, *, precision: str) -> torch.memory_format:
     """channels_last where convolutions are wide enough to gain by it, which LeNet's 6 and 16 channels are not.
 
@@ -89,10 +98,12 @@ def best_memory_format(model: nn.Module, device: torch.device, *, precision: str
 
 
 def compile_model(model: nn.Module, *, mode: str, cache: Path) -> None:
-    """Have torch.compile make the model's kernels, which are kept in a folder for the next time.
+    """Have torch.compile make the model's kernels, which are kept in a folder for the next time; not with mode `off`.
 
     A shape of batch has kernels of its own. `max-autotune` leaves CUDA graphs to the engine, which has its own.
     """
+    if mode == "off":
+        return
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     model.compile(mode="max-autotune-no-cudagraphs" if mode == "max-autotune" else mode, dynamic=False)
 

@@ -76,6 +76,11 @@ class GraphedEngine(Engine):
         super().load_state_dict(state)
         self._forget()
 
+    def set_microbatch(self, examples: int | None) -> None:
+        """As every engine; the recorded steps have other parts."""
+        super().set_microbatch(examples)
+        self._forget()
+
     def _forget(self) -> None:
         self.met: Counter[Any] = Counter()
         self.recordings: dict[Any, Recording] = {}

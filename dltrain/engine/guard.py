@@ -17,11 +17,18 @@ class Guard:
     @torch.no_grad()
     def remember(self, tensors: Sequence[Tensor]) -> None:
         """Copy tensors, into the copies of the time before where there are any."""
-        self.tensors = tensors
         if self.copies and len(self.copies) == len(tensors):
             torch._foreach_copy_(self.copies, list(tensors))
         else:
+            self.tensors, self.copies = (), []
             self.copies = [tensor.clone() for tensor in tensors]
+        self.tensors = tensors
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put back what was remembered."""
+        for tensor, copy in zip(self.tensors, self.copies, strict=True):
+            tensor.copy_(copy)
 
     @torch.no_grad()
     def restore_unless(self, good: Tensor) -> None:

@@ -66,3 +66,8 @@ class Precision:
         if self.scaled and state:
             self.scale.copy_(state["scale"])
             self.finite_steps.copy_(state["finite_steps"])
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The format to sum in: the given one, or float32 where that has less precision."""
+    return torch.promote_types(dtype, torch.float32)

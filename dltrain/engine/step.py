@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
+from dltrain.engine import memory
+from dltrain.engine.device import default_generator
 from dltrain.engine.guard import Guard, all_finite
 from dltrain.engine.optimizer import be_capturable, load_state, tensors
-from dltrain.engine.precision import Precision
+from dltrain.engine.precision import Precision, at_least_float32
 from dltrain.engine.totals import Totals
 
 Batch = tuple[Tensor, Tensor]
@@ -22,8 +24,9 @@ class Engine:
 
     `loss(logits, targets)` is the mean over a batch; a metric is a sum over its examples. `schedule(step)` multiplies
     every group's initial rate. A batch is computed in parts of `microbatch` examples, whose gradients add up to the
-    whole batch's. `penalty()` is added to the loss. Dropout and the like draw from the device's default generator,
-    seeded anew from (seed, step), so that a step does not depend on what ran before it.
+    whole batch's; with `splits`, one that does not fit into memory is computed in smaller parts.
+    `penalty()` is added to the loss. Dropout and the like draw from the device's default generator, seeded anew from
+    (seed, step), so that a step does not depend on what ran before it.
     """
 
     def __init__(
@@ -39,16 +42,18 @@ class Engine:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         microbatch: int | None = None,
+        splits: bool = False,
         ema: float | None = None,
         seed: int = 0,
     ) -> None:
         self.model, self.optimizer, self.precision = model, optimizer, precision
         self.loss, self.metrics, self.schedule, self.penalty = loss, dict(metrics), schedule, penalty
         self.clip_norm, self.clip_value, self.microbatch, self.seed = clip_norm, clip_value, microbatch, seed
+        self.splits = splits
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.buffers = list(model.buffers())
         self.device = self.parameters[0].device
-        self.generator = _default_generator(self.device)
+        self.generator = default_generator(self.device)
         self.fused = bool(optimizer.defaults.get("fused"))
         if self.device.type == "cuda" and not self.fused:
             be_capturable(optimizer)
@@ -61,7 +66,7 @@ class Engine:
         self.decay = ema or 0.0
         names = ["loss", *self.metrics]
         self.window, self.epoch = Totals(names, self.device), Totals(names, self.device)
-        self.last_loss = torch.zeros((), dtype=_at_least_float32(self.parameters[0].dtype), device=self.device)
+        self.last_loss = torch.zeros((), dtype=at_least_float32(self.parameters[0].dtype), device=self.device)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -84,11 +89,29 @@ class Engine:
         """Take optimizer step number `step`, from 0.
 
         Where the loss or a gradient is not finite, weights, batch norm's statistics and the optimizer's state stay.
+        Raises OutOfMemory, which says what would fit.
         """
-        self.generator.manual_seed(hash((self.seed, step)))
         self.multiplier = self.schedule(step)
         self._set_rates([initial * self.multiplier for initial in self.initial_rates])
-        self._take(batch)
+        while lacking := self._attempt(lambda: self._take(batch), step):
+            fitting = memory.fitting(self, lambda: self._attempt(lambda: self._backward(batch), step), len(batch[0]))
+            self.guard.restore()
+            if fitting is None or not self.splits:
+                raise memory.OutOfMemory(memory.words(batch[0].shape, lacking, fitting))
+            self.set_microbatch(fitting)
+
+    def set_microbatch(self, examples: int | None) -> None:
+        """Compute a batch in parts of so many examples from now on; None: as a whole."""
+        self.microbatch = examples
+
+    def _attempt(self, work: Callable[[], object], step: int) -> str | None:
+        """Do some of a step's work; where memory ran out, return what torch says of that, all being as before."""
+        self.generator.manual_seed(hash((self.seed, step)))
+        lacking = memory.lacking(work)
+        if lacking:
+            self.guard.restore()
+            self.optimizer.zero_grad(set_to_none=True)
+        return lacking
 
     def _take(self, batch: Batch) -> None:
         """All of a step that depends on the batch, in place, so that it could be recorded and replayed."""
@@ -163,7 +186,7 @@ class Engine:
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss in at least float32, with the penalty."""
-        loss = self.loss(logits.to(_at_least_float32(logits.dtype)), targets)
+        loss = self.loss(logits.to(at_least_float32(logits.dtype)), targets)
         return loss if self.penalty is None else loss + self.penalty()
 
     def _sums(self, loss: Tensor, logits: Tensor, targets: Tensor) -> list[Tensor]:
@@ -185,6 +208,15 @@ class Engine:
         with self.precision.autocast():
             logits = self.evaluated(images)
         totals.add(self._sums(self._loss(logits, targets), logits, targets), len(images))
+
+    def has_skipped(self) -> bool:
+        """Whether a step since the last report was not finite. Waits for the device."""
+        return self.window.nonfinite() > 0
+
+    def drawn(self, step: int) -> Tensor:
+        """The first random numbers that a step draws, float32 (8,)."""
+        self.generator.manual_seed(hash((self.seed, step)))
+        return torch.rand(8, device=self.device)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights that are evaluated: the averaged ones where there are any. Copies, on the CPU."""
@@ -210,15 +242,3 @@ class Engine:
         self.window.load_state_dict(state["totals"]["window"])
         self.epoch.load_state_dict(state["totals"]["epoch"])
         self.updated = False
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _default_generator(device: torch.device) -> torch.Generator:
-    if device.type == "cuda":
-        return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
-    if device.type == "mps":
-        return torch.mps._get_default_mps_generator()
-    return torch.default_generator

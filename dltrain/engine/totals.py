@@ -48,6 +48,10 @@ class Totals:
         rate = {"images_per_second": examples / seconds}
         return {**means, **rate, **({"nonfinite_steps": int(nonfinite)} if nonfinite else {})}
 
+    def nonfinite(self) -> int:
+        """Steps whose loss or gradient was not finite. Waits for the device."""
+        return int(self.sums[-1])
+
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers that JSON can hold. Waits for the device."""
         return {"sums": self.sums.tolist(), "seconds": time.perf_counter() - self.start}

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from dltrain.models.layers import choose, conv_norm_relu, norm2d
+from dltrain.models.layers import choose, conv_norm_relu, norm2d, require_image_size
 
 __all__ = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -72,7 +72,7 @@ def stage(
 
 
 class ResNet(nn.Sequential):
-    """Images (N, in_channels, H, W) of any size to logits (N, num_classes).
+    """Images (N, in_channels, image_size, image_size) of any size to logits (N, num_classes).
 
     `width` is the number of channels the first stage gives; each later one doubles it and halves the side.
     """
@@ -84,6 +84,7 @@ class ResNet(nn.Sequential):
         width: int,
         *,
         in_channels: int,
+        image_size: int,
         num_classes: int,
         norm: str = "batch",
         stem: str = "imagenet",
@@ -92,6 +93,7 @@ class ResNet(nn.Sequential):
         conv_bias: bool = True,
     ) -> None:
         super().__init__()
+        require_image_size("a residual network", image_size, at_least=1)
         kernel_size, stride = choose("stem", stem, STEMS)
         conv = partial(conv_norm_relu, norm=norm, conv_bias=conv_bias)
         block = partial(ResidualBlock, branch, norm=norm, conv_bias=conv_bias)

@@ -1,11 +1,13 @@
 """Checkpoints: a folder a step, published by one rename and never changed after. No pickle."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dltrain.run.folder import RunError, WriteError, writing
+from dltrain.run import faults
+from dltrain.run.folder import RunError, writing
 
 MANIFEST = "manifest.json"
 
@@ -55,20 +58,25 @@ def save(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     if target.exists() and is_sound(target):
         return target
     text = json.dumps(state, indent=2, allow_nan=False) + "\n"
-    with writing(target):
+    with writing(target, needed=_bytes(tensors) + len(text)):
         parent.mkdir(exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
+        faults.reach("save: draft")
         try:
             for name, group in tensors.items():
                 _save_tensors(group, draft / f"{name}.safetensors")
+                faults.reach("save: tensors")
             (draft / "state.json").write_text(text)
             (draft / MANIFEST).write_bytes(_manifest(_facts_of_all(sorted(draft.iterdir()))))
+            faults.reach("save: manifest")
             for path in [*draft.iterdir(), draft]:
                 path.chmod(0o755 if path is draft else 0o644)
                 _fsync(path)
+            faults.reach("save: synced")
             if target.exists():
                 _bury(target)
             draft.rename(target)
+            faults.reach("save: renamed")
             _fsync(parent)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -128,12 +136,14 @@ def steps(parent: Path) -> list[Path]:
     return sorted((path for path in parent.glob("step-*") if path.name[5:].isdigit()), key=number)
 
 
-def prune(parent: Path, *, keep: int, protect: set[int]) -> None:
-    """Delete all but the newest `keep` and those of the protected steps, and what a killed run left half-done."""
+def prune(parent: Path, keep: Collection[int]) -> None:
+    """Delete all checkpoints but those of the steps to keep, and what a killed run left half-done.
+
+    Raises WriteError.
+    """
     with writing(parent):
-        whole = [path for path in steps(parent) if not is_weights_only(path)]
-        for path in set(steps(parent)) - set(whole[-keep:]):
-            if number(path) not in protect:
+        for path in steps(parent):
+            if number(path) not in keep:
                 _bury(path)
         for path in [*parent.glob(".deleted-*"), *parent.glob(".step-*")]:
             shutil.rmtree(path)
@@ -152,6 +162,11 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """The size of tensors on disk, about."""
+    return sum(tensor.nbytes for group in tensors.values() for tensor in group.values())
+
+
 def _raw(tensor: Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()
@@ -168,7 +183,9 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file({name: _own(tensors[name]) for name in first.values()}, path, metadata=aliases or None)
     except SafetensorError as error:
-        raise WriteError(f"cannot write {path}: {error}") from error
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code) if number else str(error)) from error
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
@@ -203,7 +220,10 @@ def _facts(path: Path) -> dict[str, Any]:
 def _bury(path: Path) -> None:
     """Delete a folder that must not be found half-deleted."""
     grave = path.with_name(f".deleted-{path.name}")
+    if grave.exists():  # of a run that was killed here
+        shutil.rmtree(grave)
     path.rename(grave)
+    faults.reach("prune: renamed")
     shutil.rmtree(grave)
 
 

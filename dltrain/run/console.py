@@ -1,6 +1,9 @@
 """What a person sees while a run goes on; all of it also stands in train.log."""
 
+import contextlib
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +14,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 Row = dict[str, Any]
-LOG_WIDTH = 110
+LOG_WIDTH, PIPE_WIDTH = 110, 160
+STALE_SECONDS = 0.5
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
@@ -20,19 +24,29 @@ class Console:
     """Prints to the terminal and to a run's log; a bar on a terminal, a quiet line an epoch everywhere."""
 
     def __init__(self, log: Path | None = None) -> None:
-        self.terminal = RichConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self.file = log.open("a") if log else None
-        self.log = RichConsole(file=self.file, width=LOG_WIDTH, highlight=False) if log else None
+        # What is no terminal has no edge: lines are as long as they are.
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        self.terminal = Terminal(highlight=False, soft_wrap=width is not None, width=width)
+        self.file = Log(log) if log else None
+        self.log = RichConsole(file=self.file, width=LOG_WIDTH, highlight=False) if log else None  # type: ignore[arg-type]
         self.bar: tqdm | None = None
+        self.told = 0.0
+
+    @property
+    def waits_for_news(self) -> bool:
+        """Whether there is a bar whose numbers are old."""
+        return self.bar is not None and time.monotonic() - self.told > STALE_SECONDS
 
     def say(self, what: Any = "") -> None:
         """Print a text or a table."""
         if self.bar is not None:
             self.bar.clear()
-        for console in (self.terminal, self.log):
-            if console is not None:
-                console.print(what, markup=False)
-        if self.file is not None:
+        try:
+            self.terminal.print(what, markup=False)
+        except BrokenPipeError:  # as versions of rich before 13.9 pass it on
+            self.terminal.on_broken_pipe()
+        if self.log is not None and self.file is not None:
+            self.log.print(what, markup=False)
             self.file.flush()
 
     def start(self, *, steps: int, done: int = 0) -> None:
@@ -48,6 +62,7 @@ class Console:
     def row(self, row: Row) -> None:
         """Show a train row beside the bar."""
         if self.bar is not None:
+            self.told = time.monotonic()
             self.bar.set_postfix_str(f"{_numbers(row)}, {_rate(row)}", refresh=False)
 
     def epoch(self, rows: Sequence[Row], *, epochs: int) -> None:
@@ -98,11 +113,44 @@ class Console:
             self.file.close()
 
 
+class Terminal(RichConsole):
+    """A terminal that may be closed, as after `| head`: training goes on without a word."""
+
+    def on_broken_pipe(self) -> None:
+        """Print to nowhere from now on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Log:
+    """A text file to append to; what a full disk does not take waits until there is room."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("ab", buffering=0)
+        self.waiting = b""
+
+    def write(self, text: str) -> int:
+        """Append a text, when `flush` comes to it."""
+        self.waiting += text.encode()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits, as far as there is room: for want of it no training ends."""
+        with contextlib.suppress(OSError):
+            while self.waiting:
+                self.waiting = self.waiting[self.file.write(self.waiting) :]
+
+    def close(self) -> None:
+        """Write what waits, and close the file."""
+        self.flush()
+        self.file.close()
+
+
 def table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> Table:
     """A table of texts; `columns` gives each heading its justification."""
     result = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for heading, justification in columns.items():
-        result.add_column(heading, justify=justification, no_wrap=justification == "right")  # type: ignore[arg-type]
+        result.add_column(heading, justify=justification, no_wrap=justification == "right", overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         result.add_row(*row)
     return result

@@ -18,12 +18,18 @@ class WriteError(Exception):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Word an OSError: raises WriteError that names the path."""
+def writing(path: Path, *, needed: int | None = None) -> Iterator[None]:
+    """Word an OSError: raises WriteError that names the path and, where `needed` bytes are told, what is free."""
     try:
         yield
     except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+        room = "" if needed is None else f" ({needed / 1e6:,.1f} MB needed, {_free(path) / 1e6:,.1f} MB free)"
+        raise WriteError(f"cannot write {path}: {error.strerror or error}{room}") from error
+
+
+def _free(path: Path) -> int:
+    existing = next(parent for parent in path.resolve().parents if parent.is_dir())
+    return shutil.disk_usage(existing).free
 
 
 class RunError(Exception):
@@ -81,12 +87,18 @@ def write_json(path: Path, content: Any) -> None:
     Raises WriteError, and ValueError for a NaN or Inf.
     """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as draft:
+        draft.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft to write that takes a file's place once it is on the disk. Raises WriteError, leaving no draft."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         try:
-            with draft.open("w") as file:
-                file.write(text)
-                file.flush()
+            yield draft
+            with draft.open("rb") as file:
                 os.fsync(file.fileno())
             draft.replace(path)
         except BaseException:

@@ -1,36 +1,85 @@
 """metrics.jsonl: one row a line, append-only, the truth about a run."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from dltrain.run.folder import writing
+from dltrain.run import faults
+from dltrain.run.folder import RunError, WriteError, writing
 
 Row = dict[str, Any]
 FILE = "metrics.jsonl"
 
 
 class Record:
-    """Appends rows to a run folder's record; each is on disk's way before `add` returns."""
+    """Appends rows to a run folder's record; each is on its way to the disk before `add` returns.
 
-    def __init__(self, folder: Path) -> None:
-        """Raises WriteError. A last line that a kill cut short is cut off, so that the next row has its own."""
+    What cannot be written, on a full disk, waits in memory and goes first the next time; `failure` says why.
+    """
+
+    def __init__(self, folder: Path, *, keep: int | None = None) -> None:
+        """Go on after the first `keep` bytes, dropping the rest; by default after the last whole line.
+
+        Raises WriteError, and RunError (66) where there are fewer bytes than that.
+        """
         self.path = folder / FILE
+        self.waiting = b""
+        self.failure: WriteError | None = None
         with writing(self.path):
-            self.file = self.path.open("a+b")
+            self.file = self.path.open("a+b", buffering=0)
             self.file.seek(0)
-            self.file.truncate(self.file.read().rfind(b"\n") + 1)
+            lines = self.file.read()
+            self.length = lines.rfind(b"\n") + 1 if keep is None else keep
+            if self.length > len(lines):
+                self.file.close()
+                raise RunError(f"{self.path} is shorter than the {keep} bytes that the checkpoint knows of")
+            self.file.truncate(self.length)
 
     def add(self, row: Row) -> None:
-        """Append a row. A NaN or Inf in it is an error of ours: rows hold null. Raises WriteError."""
-        line = json.dumps(row, allow_nan=False) + "\n"
+        """Append a row. A NaN or Inf in it is an error of ours: rows hold null."""
+        self.waiting += (json.dumps(row, allow_nan=False) + "\n").encode()
+        try:
+            self.write()
+        except WriteError as error:
+            self.failure = error
+
+    def write(self) -> None:
+        """Write what waits. Raises WriteError, leaving no part of a line."""
+        faults.reach("row")
         with writing(self.path):
-            self.file.write(line.encode())
-            self.file.flush()
+            try:
+                while self.waiting:
+                    written = self.file.write(self.waiting)
+                    self.length, self.waiting = self.length + written, self.waiting[written:]
+            except OSError:
+                self._take_back_part_of_a_line()
+                raise
+        self.failure = None
+
+    def rewind(self, length: int) -> None:
+        """Drop every row after the first `length` bytes. Raises WriteError."""
+        self.waiting = b""
+        with writing(self.path):
+            self.file.truncate(length)
+        self.length = length
+
+    def sync(self) -> None:
+        """Have every row on the disk itself. Raises WriteError."""
+        self.write()
+        with writing(self.path):
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close the file; adding is over."""
         self.file.close()
+
+    def _take_back_part_of_a_line(self) -> None:
+        whole = self.path.read_bytes()[: self.length].rfind(b"\n") + 1
+        self.file.seek(whole)
+        self.waiting = self.file.read(self.length - whole) + self.waiting
+        self.file.truncate(whole)
+        self.length = whole
 
 
 def read_rows(folder: Path) -> list[Row]:

@@ -1,6 +1,9 @@
 """Signals that ask a run to stop."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -8,21 +11,68 @@ from types import FrameType
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
+class Interrupted(Exception):  # noqa: N818
+    """A signal asked to stop."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("interrupted")
+        self.exit_code = exit_code
+
+
 @contextmanager
-def signalled() -> Iterator[list[int]]:
-    """Collects the exit code of the first signal that asks to stop; a second one stops at once."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in EXIT_CODES}
+def stoppable() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 raise Interrupted, as SIGINT raises KeyboardInterrupt: there is nothing to save yet."""
 
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(EXIT_CODES[signal.Signals(number)])
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(EXIT_CODES[signal.Signals(number)])
 
-    for number in EXIT_CODES:
-        signal.signal(number, note)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def signalled(received: list[int], *, grace_seconds: float) -> Iterator[None]:
+    """The first signal that asks to stop adds its exit code to `received`.
+
+    A second one leaves at once, as does the end of the grace: what is on disk is whole at every instant.
+    """
+    timers: list[threading.Timer] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        code = EXIT_CODES[signal.Signals(number)]
+        if received:
+            leave(code)
+        else:
+            received.append(code)
+            timers.append(threading.Timer(grace_seconds, leave, [code]))
+            timers[0].daemon = True
+            timers[0].start()
+
+    before = {number: signal.signal(number, note) for number in EXIT_CODES}
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def ignore_signals() -> None:
+    """No longer hear a request to stop."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def leave(code: int) -> None:
+    """End this process and its children now, without another word."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from dltrain.run.signals import Interrupted, stoppable
+
 Job = Callable[..., int]
 
 
@@ -35,29 +37,45 @@ class Launcher:
         self.context.set_forkserver_preload(list(preload))
 
     def run(self, job: Job, *arguments: Any) -> Outcome:
-        """Run `job(*arguments)` to its end. Its prints go nowhere: a run has its own log."""
+        """Run `job(*arguments)` to its end. Its prints go nowhere: a run has its own log.
+
+        A request to stop is passed on: the job saves and ends. A second one ends it at once.
+        """
         ours, theirs = self.context.Pipe(duplex=False)
         process = self.context.Process(target=_child, args=(theirs, job, arguments))
-        process.start()
-        theirs.close()
-        message = ""
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # the job saves and ends, then we do
         try:
-            message = str(ours.recv())
-        except EOFError:
-            pass
+            process.start()
+            theirs.close()
+            return _outcome(process, ours)
+        except (KeyboardInterrupt, Interrupted) as stop:
+            if process.pid is not None:
+                process.terminate()
+                _outcome(process, ours)
+            return Outcome(getattr(stop, "exit_code", 130), "interrupted")
         finally:
-            process.join()
-            signal.signal(signal.SIGTERM, before)
-        return Outcome(process.exitcode if process.exitcode is not None else 1, message)
+            if process.pid is not None:
+                process.kill()
+                process.join()
+
+
+def _outcome(process: Any, messages: Connection) -> Outcome:
+    """Wait for a job's end."""
+    try:
+        message = str(messages.recv())
+    except EOFError:
+        message = ""
+    process.join()
+    return Outcome(process.exitcode if process.exitcode is not None else 1, message)
 
 
 def _child(connection: Connection, job: Job, arguments: tuple[Any, ...]) -> None:
+    os.setpgid(0, 0)  # Ctrl-C goes to the terminal's whole group: the parent alone passes it on
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.dup2(nowhere, sys.stderr.fileno())
     try:
-        code = job(*arguments)
+        with stoppable():
+            code = job(*arguments)
     except Exception as error:
         code = getattr(error, "exit_code", 1)
         kind = "" if hasattr(error, "exit_code") else f"{type(error).__name__}: "

@@ -6,7 +6,7 @@ from pathlib import Path
 from dltrain.config.folders import nearest
 
 PLANNED = (
-    "resume", "eval", "predict", "export", "report", "watch", "inspect", "replay", "lr-find", "overfit", "runs",
+    "eval", "predict", "export", "report", "watch", "inspect", "replay", "lr-find", "overfit", "runs",
     "diff",
 )  # fmt: skip
 

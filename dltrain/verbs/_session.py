@@ -1,230 +1,243 @@
 """A training run from ready objects to a finished folder: what is recorded, saved and shown, and when it stops."""
 
 import math
-import time
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from dltrain.build import Run
-from dltrain.engine.device import describe, peak_memory
 from dltrain.engine.probe import Probe
 from dltrain.loggers import Logger
 from dltrain.run import checkpoint
 from dltrain.run.console import Console
-from dltrain.run.folder import write_json
+from dltrain.run.folder import WriteError, write_json, writing
 from dltrain.run.pace import Pace
-from dltrain.run.record import Record
-from dltrain.run.saver import Saver
-from dltrain.run.signals import signalled
+from dltrain.run.signals import Interrupted, signalled
 from dltrain.schedules import Plateau
-from dltrain.train import Event, Monitor, Row, evaluate, fit
-from dltrain.verbs._throughput import throughput
+from dltrain.train import Event, Row, evaluate, fit
+from dltrain.verbs._interruptible import Interruptible
+from dltrain.verbs._keeper import Keeper
+from dltrain.verbs._summary import summary
+
+DIVERGED, NOT_LEARNED = 65, 70
 
 
 class Session:
     """Consumes the events of `fit`; `go` returns the exit code. `train_flops` are those of an image."""
 
     def __init__(
-        self, run: Run, folder: Path, console: Console, loggers: Iterable[Logger] = (), *, train_flops: int
+        self, run: Run, keeper: Keeper, console: Console, loggers: Iterable[Logger] = (), *, train_flops: int
     ) -> None:
-        self.run, self.folder, self.console, self.loggers = run, folder, console, list(loggers)
+        self.run, self.trainer, self.keeper, self.console = run, run.trainer, keeper, console
+        self.folder, self.position, self.monitor = keeper.folder, keeper.position, keeper.monitor
+        self.loggers = list(loggers)
         self.train_flops = train_flops
-        self.record = Record(folder)
-        self.saver = Saver(folder, every=run.trainer.checkpoint_every, keep=run.trainer.keep)
-        self.monitor = Monitor(run.trainer.monitor)
-        self.best_weights: dict[str, Tensor] | None = None
+        self.failed_saves = 0
+        self.sha256: str | None = None
+        self.received: list[int] = []
         self.evaluations = {
-            split: run.batches[split]
+            split: Interruptible(run.batches[split], self.received)
             for split, wanted in (("val", True), ("test", run.trainer.watch_test))
             if wanted and split in run.batches
         }
-        self.last_rows: dict[str, Row] = {}
-        self.epoch_rows: list[Row] = []
-        self.step, self.epoch = 0, 0.0
-        self.losses: list[float] = []
-        self.steps_per_epoch = len(run.batches["train"])
+        self.parts = run.engine.microbatch
         self.pace = Pace(run.batches["train"], asynchronous=run.engine.device.type != "cpu")
         self.probe = Probe(run.engine)
 
     def go(self) -> int:
         """Train to the end or to a reason to stop, then leave everything in the folder."""
-        started = time.perf_counter()
-        status, code = "completed", 0
+        self.console.start(steps=len(self.run.batches["train"]) * self.trainer.epochs, done=self.position.step)
+        code = 0
+        with signalled(self.received, grace_seconds=self.trainer.grace_seconds):
+            try:
+                status = self._train()
+                if status == "completed":
+                    self.keeper.save()
+                    self._test()
+                    code = self._check_learning()
+                else:
+                    self.keeper.save_best()
+                    code = DIVERGED
+            except Interrupted as interruption:
+                status, code = "interrupted", interruption.exit_code
+                if self.position.step:
+                    self.keeper.save()
+            finally:
+                self.console.stop()
+            self._finish(status, code)
+        return code
+
+    def fail(self, error: Exception) -> None:
+        """Leave a summary that says what ended the run, where one can be written."""
+        try:
+            self._finish("failed", getattr(error, "exit_code", 1), cause=" ".join(str(error).split()))
+        except WriteError:
+            return  # that nothing can be written is what the error says, too
+
+    def _train(self) -> str:
+        """Train to the end or to divergence that the policy does not bear; returns the status."""
+        if self.trainer.on_divergence == "rollback" and self.position.step == 0:
+            self.keeper.save()
+        status = "rolled back"
+        while status == "rolled back":
+            status = self._go_on()
+        return status
+
+    def _go_on(self) -> str:
+        """Train from where the run stands, until it is over or went back to a checkpoint."""
+        if self._stalled():
+            return "completed"
         events = fit(
             self.run.engine,
             self.pace,
-            epochs=self.run.trainer.epochs,
+            epochs=self.trainer.epochs,
             evaluations=self.evaluations,
-            log_every=self.run.trainer.log_every,
+            log_every=self.trainer.log_every,
+            start=self.position.step,
         )
-        self.console.start(steps=self.steps_per_epoch * self.run.trainer.epochs)
-        with signalled() as received:
-            for event in self.pace.follow(events):
-                self._take(event)
-                if event.row and event.row.get("nonfinite_steps"):
-                    status, code = "diverged", 65
-                    break
-                if received:
-                    status, code = "interrupted", received[0]
-                    break
-                if self._finished(event):
-                    self._save_if_due()
-                    if self._stalled():
-                        break
-        self.console.stop()
-        return self._finish(status, code, seconds=time.perf_counter() - started)
+        for event in chain(self._missed_evaluations(), self.pace.follow(events)):
+            self._take(event)
+            if event.row and event.row.get("nonfinite_steps") and (consequence := self._diverged()):
+                return consequence
+            over = self._is_over(event)
+            if over and self.keeper.saver.due(step=event.step, epoch=event.epoch):
+                self._save_or_go_on()
+            if self.received:
+                raise Interrupted(self.received[0])
+            if over and self._stalled():
+                return "completed"
+        return "completed"
+
+    def _missed_evaluations(self) -> Iterator[Event]:
+        """Those of an epoch whose train row was the last thing before an interruption."""
+        step, epoch = self.position.step, self.position.epoch
+        done = {row["split"] for row in self.position.epoch_rows}
+        for split, examples in self.evaluations.items():
+            if done and split not in done:
+                row = evaluate(self.run.engine, examples)
+                yield Event(step, epoch, {"split": split, "step": step, "epoch": epoch, **row})
 
     def _take(self, event: Event) -> None:
         """Count a step, record a row."""
-        if event.step > self.step:
-            self._count(event)
-        if event.row is None:
+        if event.step > self.position.step:
+            self.console.step()
+            self._tell_of_parts()
+            if self.console.waits_for_news and not self.pace.asynchronous:
+                self.console.row(self.run.engine.window.read())
+            if self.trainer.must_learn:
+                self.position.losses.append(float(self.run.engine.last_loss))
+        self.position.take(event)
+        row = event.row
+        if row is None:
             return
-        if event.row["loss"] is not None:
-            self.last_rows[event.row["split"]] = event.row
-        self._add(event.row)
-        if event.row["split"] == "train":
-            self.console.row(event.row)
-        if event.epoch == int(event.epoch):
-            self.epoch_rows.append(event.row)
-        if self.monitor.observe(event.row):
-            self.best_weights = self.run.engine.weights()
-        if isinstance(self.run.schedule, Plateau) and event.row["split"] == "val":
-            value = event.row[self.run.schedule.metric]
+        self._add(row)
+        if row["split"] == "train":
+            self.console.row(row)
+        if self.monitor.observe(row):
+            self.keeper.best_weights = self.run.engine.weights()
+        if isinstance(self.run.schedule, Plateau) and row["split"] == "val":
+            value = row[self.run.schedule.metric]
             self.run.schedule.observe(math.nan if value is None else value)
 
-    def _count(self, event: Event) -> None:
-        self.step, self.epoch = event.step, event.epoch
-        if self.run.trainer.must_learn:
-            self.losses.append(float(self.run.engine.last_loss))
-        self.console.step()
+    def _tell_of_parts(self) -> None:
+        if (parts := self.run.engine.microbatch) != self.parts:
+            self.parts = parts
+            self.console.say(
+                f"note: out of memory: batches are computed {parts} images at a time from here on; "
+                "the steps are the same, but batch norm takes its statistics over each part"
+            )
 
     def _add(self, row: Row) -> None:
-        self.record.add(row)
+        record = self.keeper.record
+        failed_before = record.failure is not None
+        record.add(row)
+        if record.failure and not failed_before:
+            self.console.say(f"note: {record.failure}; training goes on, and rows wait in memory")
         for logger in self.loggers:
             logger.add(row)
 
-    def _finished(self, event: Event) -> bool:
-        """Whether nothing more comes at this step; then an epoch's line is shown."""
+    def _is_over(self, event: Event) -> bool:
+        """Whether nothing more comes at this step; then, at the end of an epoch, its line is shown."""
         if event.epoch != int(event.epoch):
             return True
-        if len(self.epoch_rows) < 1 + len(self.evaluations):
+        if len(self.position.epoch_rows) < 1 + len(self.evaluations):
             return False
-        self.console.epoch(self.epoch_rows, epochs=self.run.trainer.epochs)
-        self.epoch_rows = []
+        self.console.epoch(self.position.epoch_rows, epochs=self.trainer.epochs)
+        self.position.epoch_rows = []
         return True
 
     def _stalled(self) -> bool:
-        patience = self.run.trainer.early_stop
+        patience = self.trainer.early_stop
         if patience is None or self.monitor.stalled < patience:
             return False
-        self.console.say(f"no better {self.run.trainer.monitor} for {patience} evaluations: stopped early")
+        self.console.say(f"no better {self.trainer.monitor} for {patience} evaluations: stopped early")
         return True
 
-    def _save_if_due(self) -> None:
-        if self.saver.due(step=self.step, epoch=self.epoch):
-            self._save()
+    def _diverged(self) -> str | None:
+        """What a step that was not finite leads to, by the policy: an end, a way back, or nothing."""
+        position, policy = self.position, self.trainer.on_divergence
+        if policy == "skip" and position.skipped <= self.trainer.max_skipped:
+            return None
+        if policy == "rollback" and position.rollbacks < self.trainer.max_rollbacks:
+            until = position.step
+            rate = self.keeper.roll_back()
+            self.console.say(
+                f"note: a loss or gradient before step {until} was not finite: back to step {position.step}, "
+                f"at {rate:g} of the rate"
+            )
+            return "rolled back"
+        return "diverged"
 
-    def _save(self) -> None:
-        """Save the best weights where no checkpoint holds them, then everything."""
-        state = self.run.engine.state_dict()
-        optimizer, values = checkpoint.flatten(state["optim"])
-        tensors = {"model": state["model"], "optim": {**optimizer, **state["precision"]}}
-        if state["ema"] is not None:
-            tensors["ema"] = state["ema"]
-        if self.monitor.step != self.step:
-            self._save_best()
-        self.saver.save(
-            self.step,
-            tensors,
-            {**self._state(self.step), "optim": values, "totals": state["totals"]},
-            best=self.monitor.step,
-        )
+    def _save_or_go_on(self) -> None:
+        """Save; where that cannot be, train on, until it could not be too often in a row."""
+        try:
+            self.keeper.save()
+            self.failed_saves = 0
+        except WriteError as error:
+            self.failed_saves += 1
+            if self.failed_saves >= self.trainer.max_save_failures:
+                raise
+            self.console.say(f"note: {error}; training goes on, and saving is tried again at the next interval")
 
-    def _save_best(self) -> None:
-        if self.best_weights is not None and self.monitor.step is not None:
-            self.saver.save_best(self.monitor.step, self.best_weights, self._state(self.monitor.step))
+    def _test(self) -> None:
+        """Read the test set once, on the best weights where a validation split chose them."""
+        self.sha256 = self._sha256()
+        if "test" not in self.run.batches or "test" in self.evaluations:
+            return
+        if self.keeper.best_weights is not None:
+            self.run.engine.evaluated.load_state_dict(self.keeper.best_weights)
+        row = evaluate(self.run.engine, Interruptible(self.run.batches["test"], self.received))
+        where = {"split": "test", "step": self.position.step, "epoch": self.position.epoch}
+        self.position.last_rows["test"] = {**where, **row}
+        self._add({**where, **row})
 
-    def _state(self, step: int) -> dict[str, Any]:
-        return {
-            "step": step,
-            "epoch": step / self.steps_per_epoch,
-            "best": self.monitor.best(),
-            "model_facts": self.run.model_facts,
-            "class_names": list(self.run.facts.class_names),
-            "preprocessing": self.run.preprocessing,
-        }
+    def _check_learning(self) -> int:
+        """Exit code 70 where `must_learn` asks and a batch's loss did not fall from its first time to its last."""
+        if not self.trainer.must_learn:
+            return 0
+        batches = self.trainer.overfit_batches or len(self.run.batches["train"])
+        for number in range(batches):
+            losses = self.position.losses[number::batches]
+            if len(losses) < 2 or not losses[-1] < losses[0]:
+                path = " -> ".join(f"{loss:.4f}" for loss in (losses[0], losses[-1]))
+                self.console.say(f"check failed: training did not lower the loss of batch {number + 1}: {path}")
+                return NOT_LEARNED
+        self.console.say(f"check passed: the loss of each of the {batches} batches fell")
+        return 0
 
-    def _finish(self, status: str, code: int, *, seconds: float) -> int:
-        """Save, test the chosen weights, draw, sum up and show."""
-        if status == "diverged":
-            self._save_best()
-        elif self.step:
-            self._save()
-        sha256 = checkpoint.weights_sha256(self.run.engine.model.state_dict())
-        if status == "completed":
-            self._test()
-            code = self._check_learning()
-        self.record.close()
+    def _finish(self, status: str, code: int, *, cause: str | None = None) -> None:
+        """Draw, sum up and show. Raises WriteError."""
+        self.keeper.record.write()
+        self.keeper.record.close()
         for logger in self.loggers:
             logger.close()
         from dltrain.report.curves import draw_curves  # matplotlib takes half a second to import
 
-        draw_curves(self.folder)
-        summary = {**self._summary(status, seconds=seconds), "weights_sha256": sha256}
-        write_json(self.folder / "summary.json", summary)
-        self.console.results(summary, self.folder)
-        return code
+        with writing(self.folder):
+            draw_curves(self.folder)
+        result = summary(self.run, self.keeper, self.pace, self.probe, train_flops=self.train_flops)
+        end = {"status": status, "exit_code": code, "cause": cause}
+        write_json(self.folder / "summary.json", {**end, **result, "weights_sha256": self.sha256 or self._sha256()})
+        self.console.results({**end, **result}, self.folder)
 
-    def _summary(self, status: str, *, seconds: float) -> Row:
-        """What the run came to."""
-        engine = self.run.engine
-        return {
-            "status": status,
-            "model": self.run.config.model.name,
-            "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
-            "epochs": int(self.epoch) if self.epoch == int(self.epoch) else self.epoch,
-            "steps": self.step,
-            "device": describe(engine.device),
-            "precision": engine.precision.name,
-            "execution": engine.execution,
-            "compile": self.run.config.device.compile,
-            **{split: _result(self.last_rows.get(split)) for split in ("train", "val", "test")},
-            "best": self.monitor.best(),
-            **throughput(engine, self.pace, self.probe, train_flops=self.train_flops),
-            "seconds": seconds,
-            "seconds_to_first_step": self.pace.to_first_step,
-            "peak_memory_bytes": peak_memory(engine.device),
-            "ranks": 1,
-        }
-
-    def _test(self) -> None:
-        """Read the test set once, on the best weights where a validation split chose them."""
-        if "test" not in self.run.batches or "test" in self.evaluations:
-            return
-        if self.best_weights is not None:
-            self.run.engine.evaluated.load_state_dict(self.best_weights)
-        row = evaluate(self.run.engine, self.run.batches["test"])
-        self.last_rows["test"] = {"split": "test", "step": self.step, "epoch": self.epoch, **row}
-        self._add(self.last_rows["test"])
-
-    def _check_learning(self) -> int:
-        """Exit code 70 where `must_learn` asks and a batch's loss did not fall from its first time to its last."""
-        if not self.run.trainer.must_learn:
-            return 0
-        batches = self.run.trainer.overfit_batches or self.steps_per_epoch
-        for number in range(batches):
-            losses = self.losses[number::batches]
-            if len(losses) < 2 or not losses[-1] < losses[0]:
-                path = " -> ".join(f"{loss:.4f}" for loss in (losses[0], losses[-1]))
-                self.console.say(f"check failed: training did not lower the loss of batch {number + 1}: {path}")
-                return 70
-        self.console.say(f"check passed: the loss of each of the {batches} batches fell")
-        return 0
-
-
-def _result(row: Row | None) -> dict[str, float | None] | None:
-    return row and {"loss": row["loss"], "accuracy": row.get("accuracy")}
+    def _sha256(self) -> str:
+        return checkpoint.weights_sha256(self.run.engine.model.state_dict())

@@ -1,134 +1,127 @@
-"""What happens before the first step of a run: objects, folder, and the tables a person reads."""
+"""From a configuration to a run under way: in a new folder, or in the one of a run that was interrupted."""
 
 import json
 from collections.abc import Sequence
-from itertools import groupby
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from rich.table import Table
-from torch import nn
+from omegaconf import DictConfig
 
 from dltrain import loggers
 from dltrain.build import Run, build
 from dltrain.components import make
+from dltrain.config import stored
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
+from dltrain.config.tree import container, spoken
 from dltrain.engine.device import describe, threads
-from dltrain.models.summary import LayerRow, summarize
-from dltrain.run.console import Console, table
+from dltrain.models.summary import summarize
+from dltrain.run import recovery
+from dltrain.run.console import Console
 from dltrain.run.environment import environment
-from dltrain.run.folder import RunError, create, default_name, write_json
+from dltrain.run.folder import RunError, create, default_name, replacing, write_json, writing
+from dltrain.run.lock import Lock
+from dltrain.verbs._continuation import Continuation, continuation
+from dltrain.verbs._introduction import introduce
+from dltrain.verbs._keeper import Keeper
 from dltrain.verbs._session import Session
-
-MOST_ROWS = 40
 
 
 def train(composition: Composition, *, parent: Path, name: str | None = None) -> int:
-    """Build, make the run folder, train; returns the exit code. Raises what `build` and `create` raise."""
-    config = composition.config
-    if name is not None and _is_complete(parent / name, config):
-        print(f"{parent / name} is complete")
-        return 0
-    sinks = [make(loggers, config.logger)] if config.get("logger") else []
-    run = build(config)
+    """Train in a new run folder, or go on in the one of that name; returns the exit code.
+
+    Raises what `build`, `create` and `go_on` raise.
+    """
+    if name is not None and (parent / name).exists():
+        return go_on(parent / name, composition)
+    sinks = _sinks(composition.config)
+    run = build(composition.config)
     wanted = name or default_name(composition.choices["model"], composition.choices["optim"])
+    with Lock() as lock:
 
-    def fill(folder: Path) -> None:
-        choices = " ".join(f"{group}={choice}" for group, choice in composition.choices.items())
-        (folder / "config.yaml").write_text(f"# {choices}\n{OmegaConf.to_yaml(config)}")
-        facts = {"device": describe(run.engine.device), "threads": threads(), "data_fingerprint": run.data_fingerprint}
-        write_json(folder / "environment.json", environment(**facts))
+        def fill(folder: Path) -> None:
+            lock.take(folder)
+            stored.write(folder / "config.yaml", composition)
+            facts = {"device": describe(run.engine.device), "threads": threads()}
+            write_json(folder / "environment.json", environment(**facts, data_fingerprint=run.data_fingerprint))
 
+        try:
+            folder = create(parent, wanted, fill, numbered=name is None)
+        except FileExistsError as error:
+            raise RunError(f"name={name}: {error} was made by another run just now", exit_code=73) from error
+        return _train(run, folder, composition, sinks)
+
+
+def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False) -> int:
+    """Go on with the run of a folder, from its newest sound checkpoint; returns the exit code.
+
+    Raises ConfigError where the configuration would have made the steps taken so far other ones, and RunError where
+    another process is at it (73), or there are checkpoints and none to go on from (66).
+    """
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder} is there already, and is no run; choose another name")
+    with Lock() as lock:
+        lock.take(folder)
+        changes = stored.changes(container(stored.read(folder / "config.yaml").config), container(composition.config))
+        _check(folder, changes, allow_changes=allow_changes)
+        if (code := _exit_code_of_complete(folder)) is not None and "trainer.epochs" not in changes:
+            print(f"{folder} is complete")
+            return code
+        point, passed_over = recovery.newest(folder)
+        sinks = _sinks(composition.config)
+        run = build(composition.config)
+        going_on = continuation(run, point, passed_over, allow_changes=allow_changes)
+        with writing(folder):
+            (folder / "summary.json").unlink(missing_ok=True)
+        if changes:
+            with replacing(folder / "config.yaml") as draft:
+                stored.write(draft, composition)
+        return _train(run, folder, composition, sinks, going_on)
+
+
+def _train(
+    run: Run, folder: Path, composition: Composition, sinks: Sequence[Any], going_on: Continuation | None = None
+) -> int:
+    """Introduce a run and train it, to whatever end."""
+    with closing(Console(folder / "train.log")) as console:
+        try:
+            network = summarize(run.model, input_shape=run.input_shape)
+            introduce(console, composition, run, network.layers, going_on.notes if going_on else ())
+            keeper = Keeper(run, folder, going_on.point if going_on else None)
+            if going_on and going_on.entry:
+                keeper.position.lineage.append(going_on.entry)
+            session = Session(run, keeper, console, [sink(folder) for sink in sinks], train_flops=network.train_flops)
+            try:
+                return session.go()
+            except Exception as error:
+                session.fail(error)
+                raise
+        finally:
+            for batches in run.batches.values():
+                batches.close()
+
+
+def _sinks(config: DictConfig) -> list[Any]:
+    return [make(loggers, config.logger)] if config.get("logger") else []
+
+
+def _check(folder: Path, changes: dict[str, stored.Change], *, allow_changes: bool) -> None:
+    """Refuse what would change the past of a run, unless that is wanted."""
+    past = stored.of_the_past(changes)
+    if past and not allow_changes:
+        key = past[0]
+        before, after = (spoken(value) for value in changes[key])
+        raise ConfigError(
+            f"{key}={after}: the run in {folder} has taken its steps with {before}; choose another name, "
+            "or let it go on differently with dltrain resume --allow-changes"
+        )
+
+
+def _exit_code_of_complete(folder: Path) -> int | None:
+    """That of a run that is complete."""
     try:
-        folder = create(parent, wanted, fill, numbered=name is None)
-    except FileExistsError as error:
-        raise RunError(f"name={name}: {error} was made by another run just now", exit_code=73) from error
-    console = Console(folder / "train.log")
-    try:
-        network = summarize(run.model, input_shape=run.input_shape)
-        _introduce(console, composition, run, network.layers)
-        return Session(run, folder, console, [sink(folder) for sink in sinks], train_flops=network.train_flops).go()
-    finally:
-        for batches in run.batches.values():
-            batches.close()
-        console.close()
-
-
-def _is_complete(folder: Path, config: DictConfig) -> bool:
-    """Whether this very run was completed before; a folder that holds anything else is refused."""
-    if not folder.exists():
-        return False
-    path, result = folder / "config.yaml", folder / "summary.json"
-    if not path.is_file() or OmegaConf.load(path) != config:
-        raise ConfigError(f"name={folder.name}: {folder} is there already, and is another run; choose another name")
-    if not result.is_file() or json.loads(result.read_text())["status"] != "completed":
-        raise ConfigError(f"name={folder.name}: {folder} is unfinished, and going on with it is not built yet")
-    return True
-
-
-def _introduce(console: Console, composition: Composition, run: Run, layers: Sequence[LayerRow]) -> None:
-    """The configuration, the model and what is to be known, before the first step."""
-    rows = []
-    for group, choice in composition.choices.items():
-        node = composition.config.get(group)
-        if node is not None:
-            settings = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name" and value is not None)
-            rows.append([group, choice, settings])
-    console.say(table("Configuration", {"group": "left", "choice": "left", "settings": "left"}, rows))
-    counts = ", ".join(f"{count:,} {split}" for split, count in run.facts.num_examples.items())
-    precision = run.engine.precision.name
-    console.say(f"\ndata    {counts} examples, {run.facts.num_classes} classes")
-    console.say(f"images  {_whereabouts(run)}")
-    console.say(f"device  {describe(run.engine.device)}, {precision}\n")
-    console.say(model_table(run.model, layers, run.input_shape, composition.choices["model"]))
-    for note in (*composition.notes, *run.notes):
-        console.say(f"note: {note}")
-    console.say()
-
-
-def _whereabouts(run: Run) -> str:
-    """Where the images are, and why."""
-    size = f"{run.facts.num_bytes / 1e6:,.1f} MB"
-    workers, limit = run.batches["train"].workers, run.config.data.resident_limit
-    if workers is None:
-        return f"{size} resident on the device"
-    by = f"{workers} worker{'s' if workers > 1 else ''}" if workers else "the training process"
-    why = "half of the device's free memory" if limit is None else f"data.resident_limit={limit}"
-    return f"streamed from memory by {by}: {size} do not fit {why}"
-
-
-def model_table(model: nn.Module, rows: Sequence[LayerRow], input_shape: tuple[int, ...], title: str) -> Table:
-    """Layers with output shapes, parameters and receptive fields; whole blocks where there are too many layers."""
-    total = sum(row.parameters for row in rows)
-    shown = _folded(model, rows)
-    cells = [
-        [
-            row.name,
-            row.kind,
-            "x".join(map(str, row.output_shape)),
-            f"{row.parameters:,}",
-            str(row.receptive_field or "all"),
-        ]
-        for row in shown
-    ]
-    columns = {"layer": "left", "kind": "left", "output": "right", "parameters": "right", "receptive field": "right"}
-    shape = "x".join(map(str, input_shape))
-    return table(f"{title}: {total:,} parameters, input {shape}", columns, cells)
-
-
-def _folded(model: nn.Module, rows: Sequence[LayerRow]) -> list[LayerRow]:
-    """Rows of the deepest modules that make a table of bearable length."""
-    depth = max(row.name.count(".") for row in rows) + 1
-    folded = list(rows)
-    while len(folded) > MOST_ROWS and depth > 1:
-        depth -= 1
-        groups = groupby(rows, key=lambda row: ".".join(row.name.split(".")[:depth]))
-        folded = [_joined(name, list(members), model) for name, members in groups]
-    return folded
-
-
-def _joined(name: str, members: list[LayerRow], model: nn.Module) -> LayerRow:
-    kind = type(model.get_submodule(name)).__name__
-    parameters = sum(member.parameters for member in members)
-    return members[-1]._replace(name=name, kind=kind, parameters=parameters)
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):  # none is there yet, or a damaged one, which going on makes anew
+        return None
+    return summary["exit_code"] if summary.get("status") == "completed" else None

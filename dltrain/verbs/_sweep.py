@@ -10,8 +10,9 @@ from dltrain.config.errors import ConfigError
 from dltrain.report.overlay import draw_overlay
 from dltrain.run.console import Console, number, table
 from dltrain.run.folder import create
+from dltrain.run.signals import Interrupted
 from dltrain.sweep.grid import varying
-from dltrain.sweep.launcher import Launcher, Outcome
+from dltrain.sweep.launcher import Launcher
 from dltrain.sweep.summary import RESULTS, Row, rank, result, write_csv
 
 SOME_FAILED, INTERRUPTED = 3, (130, 143)
@@ -40,17 +41,18 @@ def sweep(jobs: Sequence[Sequence[str]], compositions: Sequence[Composition]) ->
     console, launcher = Console(), Launcher()
     labels, rows, ended_by = varying(jobs), [], 0
     console.say(f"{len(jobs)} jobs in {folder}")
-    for place, (composition, label) in enumerate(zip(compositions, labels, strict=True)):
-        try:
+    try:
+        for place, (composition, label) in enumerate(zip(compositions, labels, strict=True)):
             outcome = launcher.run(run_job, composition, folder, str(place))
-        except KeyboardInterrupt:
-            outcome = Outcome(130, "interrupted")
-        row = result(folder / str(place), job=place, setting=label, cause=outcome.words if outcome.code else "")
-        rows.append(row)
-        console.say(f"{place + 1}/{len(jobs)}  {label}  {row['status']}  {_outcome(row)}")
-        if outcome.code in INTERRUPTED:
-            ended_by = outcome.code
-            break
+            row = result(folder / str(place), job=place, setting=label, cause=outcome.words if outcome.code else "")
+            if outcome.code in INTERRUPTED:
+                row["status"], ended_by = "interrupted", outcome.code
+            rows.append(row)
+            console.say(f"{place + 1}/{len(jobs)}  {label}  {row['status']}  {_outcome(row)}")
+            if ended_by:
+                break
+    except (KeyboardInterrupt, Interrupted) as stop:  # between two jobs
+        ended_by = getattr(stop, "exit_code", INTERRUPTED[0])
     _sum_up(console, folder, rows)
     if ended_by:
         return ended_by
@@ -71,11 +73,13 @@ def _sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
     columns = {"rank": "right", "setting": "left", "status": "left", "val accuracy": "right", "val loss": "right"}
     shown = ("val_accuracy", "val_loss", "test_accuracy")
     cells = [
-        [str(row["rank"]), row["setting"], row["status"], *(number(row[name]) for name in shown), row["cause"]]
-        for row in ranked
+        [str(row["rank"]), row["setting"], row["status"], *(number(row[name]) for name in shown)] for row in ranked
     ]
     title = f"\nRanked by {column.replace('_', ' ')}" if column else "\nNo job completed"
-    console.say(table(title, {**columns, "test accuracy": "right", "cause": "left"}, cells))
+    console.say(table(title, {**columns, "test accuracy": "right"}, cells))
+    for row in ranked:
+        if row["cause"]:
+            console.say(f"{row['setting']}: {row['cause']}")
     if len({row["setting"] for row in rows}) > 1 and not any("seed=" in row["setting"] for row in rows):
         console.say("one seed proves little: add seed=1,2,3")
     console.say(f"table    {folder / 'sweep.csv'}")

@@ -1,0 +1,67 @@
+"""The configuration of a run that is there already: read back, and what of it may change while the run goes on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from dltrain.config import schema
+from dltrain.config.compose import Composition, check, check_key, compose, parse, update
+from dltrain.config.errors import ConfigError
+from dltrain.config.tree import container, leaves
+
+# What may change between two parts of a run: nothing of it has shaped the steps that were taken.
+FREE = (
+    "trainer.epochs", "trainer.early_stop", "trainer.log_every", "trainer.checkpoint_every", "trainer.keep",
+    "trainer.keep_every", "trainer.max_save_failures", "trainer.grace_seconds", "trainer.on_divergence",
+    "trainer.max_skipped", "trainer.max_rollbacks", "data.root", "data.workers", "data.resident_limit",
+    "device.", "logger", "outputs_dir", "name",
+)  # fmt: skip
+Change = tuple[Any, Any]
+
+
+def write(path: Path, composition: Composition) -> None:
+    """Write a configuration, with the choices that made it at its head."""
+    choices = " ".join(f"{group}={choice}" for group, choice in composition.choices.items())
+    path.write_text(f"# {choices}\n{OmegaConf.to_yaml(composition.config)}")
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
+    """A configuration that `write` wrote, with overrides. Raises ConfigError and UsageError.
+
+    Keys that are newer than the run have their usual values.
+    """
+    try:
+        text = path.read_text()
+        config = OmegaConf.create(text)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} holds no configuration")
+    choices = dict(word.split("=", 1) for word in text.splitlines()[0].lstrip("# ").split() if "=" in word)
+    known = dict(leaves(container(config)))
+    for key, value in leaves(container(compose().config)):
+        group, _, name = key.rpartition(".")
+        if key not in known and name in schema.keys(group):
+            OmegaConf.update(config, key, value)
+    examples = dict(leaves(container(config)))
+    for text in overrides:
+        word = parse(text)
+        if word.key_or_group in choices:
+            raise ConfigError(f"{text}: a run goes on with the {word.key_or_group} it has; start another run")
+        check_key(word.key_or_group, examples, [*choices])
+        update(config, word)
+    return Composition(check(config, examples), choices)
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Change]:
+    """The keys that differ between two configurations, with both values."""
+    old, new = dict(leaves(before)), dict(leaves(after))
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+
+
+def of_the_past(changed: dict[str, Change]) -> list[str]:
+    """Those that would make the steps taken so far other ones."""
+    return [key for key in changed if not key.startswith(FREE)]

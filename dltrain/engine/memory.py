@@ -1,0 +1,56 @@
+"""Running out of memory: noticing it, finding what fits, and words that help."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+
+class OutOfMemory(Exception):  # noqa: N818
+    """A step does not fit into memory."""
+
+    exit_code = 71
+
+
+class HasParts(Protocol):
+    """What computes a batch in parts of `microbatch` examples."""
+
+    microbatch: int | None
+
+
+def lacking(work: Callable[[], object]) -> str | None:
+    """Do the work; where memory ran out for it, return what torch says of that, and hold on to nothing."""
+    try:
+        work()
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        return ". ".join(str(error).split(". ")[:3]) or "no more memory"
+    return None
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def fitting(engine: HasParts, attempt: Callable[[], str | None], examples: int) -> int | None:
+    """The largest part of a batch, by halves of what was tried, with which an attempt succeeds; None without one."""
+    before, part = engine.microbatch, engine.microbatch or examples
+    try:
+        while part > 1:
+            engine.microbatch = part = part // 2
+            if attempt() is None:
+                return part
+        return None
+    finally:
+        engine.microbatch = before
+
+
+def words(images: Sequence[int], lacking: str, fitting: int | None) -> str:
+    """What was asked, by the shape of the images (N, C, H, W), and what fits."""
+    count, *shape = images
+    asked = f"out of memory: a step on {count} images of {'x'.join(map(str, shape))}: {lacking}"
+    if fitting is None:
+        return f"{asked}; not even one image at a time fits"
+    return f"{asked}; {fitting} at a time fit: trainer.microbatch={fitting}, or auto, or a smaller data.batch_size"

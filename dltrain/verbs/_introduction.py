@@ -1,0 +1,84 @@
+"""The tables that a person reads before the first step."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.table import Table
+from torch import nn
+
+from dltrain.build import Run
+from dltrain.config.compose import Composition
+from dltrain.engine.device import describe
+from dltrain.models.summary import LayerRow
+from dltrain.run.console import Console, table
+
+MOST_ROWS = 40
+
+
+def introduce(
+    console: Console, composition: Composition, run: Run, layers: Sequence[LayerRow], notes: Sequence[str]
+) -> None:
+    """The configuration, the model and what is to be known, before the first step."""
+    rows = []
+    for group, choice in composition.choices.items():
+        node = composition.config.get(group)
+        if node is not None:
+            settings = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name" and value is not None)
+            rows.append([group, choice, settings])
+    console.say(table("Configuration", {"group": "left", "choice": "left", "settings": "left"}, rows))
+    counts = ", ".join(f"{count:,} {split}" for split, count in run.facts.num_examples.items())
+    precision = run.engine.precision.name
+    console.say(f"\ndata    {counts} examples, {run.facts.num_classes} classes")
+    console.say(f"images  {_whereabouts(run)}")
+    console.say(f"device  {describe(run.engine.device)}, {precision}\n")
+    console.say(model_table(run.model, layers, run.input_shape, composition.choices["model"]))
+    for note in (*composition.notes, *run.notes, *notes):
+        console.say(f"note: {note}")
+    console.say()
+
+
+def _whereabouts(run: Run) -> str:
+    """Where the images are, and why."""
+    size = f"{run.facts.num_bytes / 1e6:,.1f} MB"
+    workers, limit = run.batches["train"].workers, run.config.data.resident_limit
+    if workers is None:
+        return f"{size} resident on the device"
+    by = f"{workers} worker{'s' if workers > 1 else ''}" if workers else "the training process"
+    why = "half of the device's free memory" if limit is None else f"data.resident_limit={limit}"
+    return f"streamed from memory by {by}: {size} do not fit {why}"
+
+
+def model_table(model: nn.Module, rows: Sequence[LayerRow], input_shape: tuple[int, ...], title: str) -> Table:
+    """Layers with output shapes, parameters and receptive fields; whole blocks where there are too many layers."""
+    total = sum(row.parameters for row in rows)
+    shown = _folded(model, rows)
+    cells = [
+        [
+            row.name,
+            row.kind,
+            "x".join(map(str, row.output_shape)),
+            f"{row.parameters:,}",
+            str(row.receptive_field or "all"),
+        ]
+        for row in shown
+    ]
+    columns = {"layer": "left", "kind": "left", "output": "right", "parameters": "right", "receptive field": "right"}
+    shape = "x".join(map(str, input_shape))
+    return table(f"{title}: {total:,} parameters, input {shape}", columns, cells)
+
+
+def _folded(model: nn.Module, rows: Sequence[LayerRow]) -> list[LayerRow]:
+    """Rows of the deepest modules that make a table of bearable length."""
+    depth = max(row.name.count(".") for row in rows) + 1
+    folded = list(rows)
+    while len(folded) > MOST_ROWS and depth > 1:
+        depth -= 1
+        groups = groupby(rows, key=lambda row: ".".join(row.name.split(".")[:depth]))
+        folded = [_joined(name, list(members), model) for name, members in groups]
+    return folded
+
+
+def _joined(name: str, members: list[LayerRow], model: nn.Module) -> LayerRow:
+    kind = type(model.get_submodule(name)).__name__
+    parameters = sum(member.parameters for member in members)
+    return members[-1]._replace(name=name, kind=kind, parameters=parameters)

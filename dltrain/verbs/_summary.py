@@ -1,0 +1,69 @@
+"""What a run came to: summary.json."""
+
+from typing import Any
+
+from dltrain import optim
+from dltrain.build import Run
+from dltrain.components import find
+from dltrain.engine import Engine
+from dltrain.engine.device import describe, peak_memory
+from dltrain.engine.probe import Probe, operation_seconds
+from dltrain.run.bottleneck import bottleneck
+from dltrain.run.pace import Pace
+from dltrain.train import Row
+from dltrain.verbs._keeper import Keeper
+
+
+def summary(run: Run, keeper: Keeper, pace: Pace, probe: Probe, *, train_flops: int) -> Row:
+    """All but the status and the digest of the weights; `train_flops` are those of an image."""
+    engine, position = run.engine, keeper.position
+    return {
+        "model": run.config.model.name,
+        "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
+        "epochs": int(position.epoch) if position.epoch == int(position.epoch) else position.epoch,
+        "steps": position.step,
+        "device": describe(engine.device),
+        "precision": engine.precision.name,
+        "execution": engine.execution,
+        "compile": run.config.device.compile,
+        "microbatch": engine.microbatch,
+        **{split: _result(position.last_rows.get(split)) for split in ("train", "val", "test")},
+        "watched_test": run.trainer.watch_test,
+        "best": keeper.monitor.best(),
+        **throughput(engine, pace, probe, train_flops=train_flops),
+        "seconds": keeper.seconds,
+        "seconds_to_first_step": pace.to_first_step,
+        "peak_memory_bytes": peak_memory(engine.device),
+        "ranks": 1,
+        "skipped_steps": position.skipped,
+        "rollbacks": position.rollbacks,
+        "resumed": position.lineage,
+        "bit_exact": all(each["bit_exact"] for each in position.lineage),
+    }
+
+
+def _result(row: Row | None) -> dict[str, float | None] | None:
+    return row and {"loss": row["loss"], "accuracy": row.get("accuracy")}
+
+
+def throughput(engine: Engine, pace: Pace, probe: Probe, *, train_flops: int) -> dict[str, Any]:
+    """The rates of the steady steps and what held them up; null where there were too few to tell.
+
+    `train_flops` are those of an image.
+    """
+    rate = pace.images_per_second()
+    words = ("flops_per_second", "waiting_for_data", "bottleneck")
+    known: dict[str, Any] = {"train_flops_per_image": train_flops, "images_per_second": rate}
+    if rate is None:
+        return {**known, **dict.fromkeys(words)}
+    an_operation = operation_seconds(engine, find(optim, "SGD", "optim"))
+    shares = pace.shares(fixed=probe.operations * an_operation + probe.update_seconds)
+    flops_per_second = rate * train_flops
+    sentence = bottleneck(
+        shares,
+        operations=probe.operations,
+        flops_per_second=flops_per_second,
+        waits=probe.waits,
+        asynchronous=pace.asynchronous,
+    )
+    return {**known, **dict(zip(words, (flops_per_second, shares["data"], sentence), strict=True))}
