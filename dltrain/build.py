@@ -61,7 +61,7 @@ def build(config: DictConfig) -> Run:
 
     image_shape = (facts.in_channels, config.data.image_size, config.data.image_size)
     model = make_model(config, facts)
-    rehearse(model, image_shape, microbatch=trainer.given_microbatch, batch_size=batch_size)
+    rehearse(model, image_shape, microbatch=trainer.parts, batch_size=batch_size, num_classes=facts.num_classes)
     best = best_memory_format(model, device, precision=precision.name)
     memory_format = MEMORY_FORMATS.get(config.device.memory_format, best)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -111,7 +111,7 @@ def _engine(
         penalty=losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on),
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
-        microbatch=trainer.given_microbatch or (batch_size if trainer.accumulate > 1 else None),
+        microbatch=trainer.parts or (batch_size if trainer.accumulate > 1 else None),
         splits=trainer.microbatch == "auto",
         ema=trainer.ema,
         seed=config.seed,

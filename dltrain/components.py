@@ -70,7 +70,9 @@ def worded(where: str, action: Callable[[], Any]) -> Any:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def rehearse(model: nn.Module, shape: tuple[int, ...], *, microbatch: int | None, batch_size: int) -> None:
+def rehearse(
+    model: nn.Module, shape: tuple[int, ...], *, microbatch: int | None, batch_size: int, num_classes: int
+) -> None:
     """Train a copy on blank images of a shape, so that what does not fit is refused before any data are decoded.
 
     Two examples stand for any number above one. (On the meta device this would import torch's compiler.)
@@ -80,6 +82,8 @@ def rehearse(model: nn.Module, shape: tuple[int, ...], *, microbatch: int | None
     blank = torch.zeros(min(examples, 2), *shape)
     with torch.no_grad():
         try:
-            worded(where, partial(copy.deepcopy(model).train(), blank))
+            logits = worded(where, partial(copy.deepcopy(model).train(), blank))
         except RuntimeError as error:
             raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    if logits.shape != (expected := (len(blank), num_classes)):
+        raise ConfigError(f"the model makes {tuple(logits.shape)} of {len(blank)} images, and must make {expected}")

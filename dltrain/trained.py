@@ -18,7 +18,7 @@ from dltrain.run.folder import RunError, find
 from dltrain.run.record import Row, read_rows
 
 
-@dataclass
+@dataclass(repr=False)
 class Trained:
     """A trained model with what is needed to use it."""
 
@@ -27,16 +27,25 @@ class Trained:
     rows: list[Row]
     class_names: list[str]
     preprocessing: dict[str, Any]
+    in_channels: int
+
+    def __repr__(self) -> str:
+        return f"<{self.config.model.name}, trained: {len(self.rows)} rows, classes {', '.join(self.class_names)}>"
 
     @torch.inference_mode()
     def predict(self, images: Tensor | np.ndarray) -> Tensor:
-        """Probabilities (N, classes) of images uint8 (N, H, W) or (N, C, H, W) of any size."""
+        """Probabilities (N, classes) of images uint8 (N, H, W) or (N, C, H, W) of any size.
+
+        Raises ValueError for images of another type, shape or number of channels.
+        """
         pixels = torch.as_tensor(images)
         pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels
         if pixels.ndim != 4 or pixels.dtype != torch.uint8:
             raise ValueError(
                 f"images must be uint8 (N, H, W) or (N, C, H, W), not {pixels.dtype} {tuple(pixels.shape)}"
             )
+        if pixels.shape[1] != self.in_channels:
+            raise ValueError(f"images must have {self.in_channels} channels, not {pixels.shape[1]}")
         batches = Batches(
             pixels,
             torch.zeros(len(pixels), dtype=torch.int64),
@@ -60,7 +69,14 @@ def load(run: str | Path, *, outputs_dir: str | Path = "outputs") -> Trained:
     assert isinstance(config, DictConfig)
     model: nn.Module = make(models, config.model, **state["model_facts"])
     model.load_state_dict(tensors.get("ema", tensors["model"]))
-    return Trained(model.eval(), config, read_rows(folder), state["class_names"], state["preprocessing"])
+    return Trained(
+        model=model.eval(),
+        config=config,
+        rows=read_rows(folder),
+        class_names=state["class_names"],
+        preprocessing=state["preprocessing"],
+        in_channels=state["model_facts"]["in_channels"],
+    )
 
 
 def _chosen(parent: Path) -> Path:

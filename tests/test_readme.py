@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FASHION_MNIST
-from helpers import LITTLE
+from helpers import LITTLE, summary
 
+from dltrain import data
 from dltrain.cli import main
 
 CHECKOUT = Path(__file__).parents[1]
@@ -76,13 +77,26 @@ def test_the_python_of_the_readme_runs(capsys):
     assert "mlp" in capsys.readouterr().out
 
 
-def test_the_table_of_groups_is_complete():
+def test_the_data_set_of_the_readme_trains_as_it_stands(monkeypatch):
+    (program,) = [block for block in blocks("python") if "class stripes" in block]
+    (settings,) = [block for block in blocks("yaml") if "name: stripes" in block]
+    module = {"__name__": "dltrain.data.stripes", "__package__": "dltrain.data"}
+    exec(program, module)
+    monkeypatch.setattr(data, "stripes", module["stripes"], raising=False)
+    monkeypatch.setattr(data, "__all__", [*data.__all__, *module["__all__"]])
+    Path("conf/data").mkdir(parents=True)
+    Path("conf/data/stripes.yaml").write_text(settings)
+    words = ["data=stripes", "data.val_size=100", "data.image_size=28", "model=mlp", "device=cpu", "trainer.epochs=1"]
+    assert main(["--config-dir", "conf", *words, "name=run"]) == 0
+    assert summary(Path("outputs/runs/run"))["test"]["accuracy"] > 0.95
+
+
+def test_the_table_of_groups_names_what_is_there():
     rows = re.findall(r"^\| `(\w+)` \|[^|]*\|(.*)\|$", README, re.MULTILINE)
     table = {group: set(re.findall(r"`(\w+)`", choices)) for group, choices in rows}
-    conf = CHECKOUT / "conf"
-    assert table == {
-        folder.name: {path.stem for path in folder.glob("*.yaml")} for folder in conf.iterdir() if folder.is_dir()
-    }
+    there = {folder.name: {path.stem for path in folder.glob("*.yaml")} for folder in (CHECKOUT / "conf").iterdir()}
+    assert table.keys() == {group for group, choices in there.items() if choices}
+    assert all(choices <= there[group] for group, choices in table.items())
 
 
 def test_the_example_package_is_shown_as_it_is():

@@ -12,6 +12,7 @@ from helpers import LITTLE, RUN_FOLDER, options, rows, summary, train
 from omegaconf import OmegaConf
 
 import dltrain
+from dltrain import models
 from dltrain.build import build
 from dltrain.cli import main
 from dltrain.config.compose import compose
@@ -161,8 +162,10 @@ def test_plateau_lowers_the_rate_when_validation_stalls():
 
 
 def test_the_smoke_check_fails_when_nothing_is_learned(capsys):
-    train("model=mlp", "trainer=smoke", "optim=sgd", "optim.lr=1e-30", expected=70)
+    folder = train("model=mlp", "trainer=smoke", "optim=sgd", "optim.lr=1e-30", expected=70)
     assert "did not lower the loss of batch 1" in capsys.readouterr().out
+    assert summary(folder)["status"] == "failed"
+    train("model=mlp", "trainer=smoke", "optim=sgd", "optim.lr=1e-30", expected=70)
 
 
 @pytest.mark.parametrize("model", options("model"))
@@ -353,3 +356,33 @@ def test_batches_that_take_turns_are_augmented_once():
 def test_the_summary_says_that_the_test_set_was_watched():
     assert summary(train(*SHORT, "trainer.watch_test=true"))["watched_test"] is True
     assert summary(train(*SHORT, name="other"))["watched_test"] is False
+
+
+def test_predicting_takes_any_shape_of_image_and_refuses_other_channels():
+    run = dltrain.load(train(*SHORT))
+    assert run.predict(torch.zeros(3, 50, 60, dtype=torch.uint8)).shape == (3, 10)
+    with pytest.raises(ValueError, match="must have 1 channels, not 3"):
+        run.predict(torch.zeros(2, 3, 28, 28, dtype=torch.uint8))
+    assert len(repr(run)) < 300
+
+
+def test_short_runs_have_rows_enough_for_a_curve():
+    folder = train("model=mlp", "trainer.epochs=1", "trainer.limit_train_batches=5")
+    assert [row["step"] for row in rows(folder, "train")] == [1, 2, 3, 4, 5]
+
+
+def test_divergence_says_what_happened_and_what_to_do(capsys):
+    folder = train(*SHORT, "optim=sgd", "optim.lr=1e38", expected=65)
+    assert "a loss or gradient up to step 2 was not finite: try a lower optim.lr" in summary(folder)["cause"]
+    assert summary(folder)["cause"] in capsys.readouterr().out
+
+
+def test_a_model_with_other_outputs_than_classes_is_refused(monkeypatch, capsys):
+    mlp = models.mlp
+
+    def forgetful(*, in_channels, image_size, num_classes, hidden_sizes, activation, dropout, norm):
+        return mlp(in_channels=in_channels, image_size=image_size, num_classes=num_classes - 1)
+
+    monkeypatch.setattr(models, "mlp", forgetful)
+    train(*SHORT, expected=78)
+    assert "the model makes (2, 9) of 2 images, and must make (2, 10)" in capsys.readouterr().err

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+ALIASES = {"gpu": "cuda"}
+
 
 def conf_dir() -> Path:
     """The YAML files: beside the package in a checkout, inside it in a wheel."""
@@ -25,5 +27,6 @@ def options(group: str, folders: Sequence[Path]) -> list[str]:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """What follows an unknown word: the nearest known ones, or all where none is near."""
-    near = difflib.get_close_matches(word, known, n=3)
+    meant = ALIASES.get(word.lower(), word.lower())
+    near = [meant] if meant in known else difflib.get_close_matches(meant, known, n=3)
     return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"

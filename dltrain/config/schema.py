@@ -89,7 +89,7 @@ class Trainer:
     limit_test_batches: Count | None
     overfit_batches: Count | None
     max_batch_size: Count | None
-    log_every: Count
+    log_every: Count | Literal["auto"]
     clip_norm: Positive | None
     clip_value: Positive | None
     ema: Annotated[float, Range(above=0, below=1)] | None
@@ -109,8 +109,12 @@ class Trainer:
     max_skipped: Count
     max_rollbacks: Count
 
+    def interval(self, steps: int) -> int:
+        """Steps between two train rows of a run of so many steps: 50, or fewer where those would be few rows."""
+        return max(1, min(50, steps // 20)) if isinstance(self.log_every, str) else self.log_every
+
     @property
-    def given_microbatch(self) -> int | None:
+    def parts(self) -> int | None:
         """The examples at a time where that is not left to what fits."""
         return None if isinstance(self.microbatch, str) else self.microbatch
 

@@ -1,8 +1,22 @@
-"""Data sets by name (`data=` chooses one of `__all__`); what is done with them stands in the other modules."""
+"""Data sets by name (`data=` chooses one of `__all__`): those of the modules here that list their own name.
 
-from .cifar10 import cifar10
-from .fashion_mnist import fashion_mnist
-from .idx import idx
-from .synthetic import synthetic
+Other modules help them, or say what is done with examples.
+"""
 
-__all__ = ["cifar10", "fashion_mnist", "idx", "synthetic"]
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+NETWORK = "download"  # which imports more than all else, and is needed where something is missing
+
+
+def _collect() -> dict[str, Callable[..., Any]]:
+    names = [info.name for info in pkgutil.iter_modules(__path__) if info.name != NETWORK]
+    modules = {name: import_module(f"{__name__}.{name}") for name in names}
+    return {name: getattr(module, name) for name, module in modules.items() if name in getattr(module, "__all__", ())}
+
+
+_sets = _collect()
+__all__ = list(_sets)
+globals().update(_sets)

@@ -57,8 +57,10 @@ class Batches:
         self.mean = mean.to(self.device)
         self.deviation = deviation.to(self.device)
         self.image_size = image_size
-        native_size = images.shape[-1]
-        self.matrix = None if image_size == native_size else resize_matrix(native_size, image_size).to(self.device)
+        height, width = images.shape[-2:]
+        as_it_is = height == width == image_size
+        self.matrix = None if as_it_is else resize_matrix(height, image_size).to(self.device)
+        self.across = None if height == width else resize_matrix(width, image_size).to(self.device)
         self.seed = seed
         self.shuffle = shuffle
         self.augment = augment
@@ -114,7 +116,7 @@ class Batches:
     def _finish(self, images: Tensor) -> Tensor:
         images = images.sub_(self.mean).div_(self.deviation)
         if self.matrix is not None:
-            images = resize(images, self.matrix)
+            images = resize(images, self.matrix, self.across)
         return images.contiguous(memory_format=self.memory_format)
 
 

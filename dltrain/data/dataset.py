@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -69,22 +71,36 @@ class Examples:
 
 
 class Dataset(Protocol):
-    """Each method raises DataError; the parts are "train" and "test"."""
+    """Each method raises DataError; the parts are "train" and "test". A class over this one has what it leaves out."""
 
     def fetch(self, progress: Progress | None = None) -> None:
         """Get what is missing, where it can be got; `progress(done_bytes, total_bytes)` is told."""
+        return
 
+    @abstractmethod
     def facts(self) -> Facts:
         """Read from headers and listings alone, without decoding an image."""
 
     def labels(self, part: str = "train") -> np.ndarray:
-        """Labels of one part, int64 (N,), read alone."""
+        """Labels of one part, int64 (N,), read alone where that can be."""
+        return self.load()[part].labels
 
+    @abstractmethod
     def load(self) -> dict[str, Examples]:
         """Decode and verify every part."""
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the SHA-256 of everything decoded; known once `load` has run."""
+        """SHA-256 (hex) of everything decoded, or over such; known once `load` has run."""
+        return digest(self.load())
+
+
+def digest(parts: Mapping[str, Examples]) -> str:
+    """SHA-256 (hex) of all images and labels."""
+    sha256 = hashlib.sha256()
+    for examples in parts.values():
+        sha256.update(np.ascontiguousarray(examples.images[:]).data)
+        sha256.update(np.ascontiguousarray(examples.labels).data)
+    return sha256.hexdigest()
 
 
 def cache_folder(name: str) -> Path:

@@ -18,11 +18,11 @@ def resize_matrix(size: int, new_size: int) -> Tensor:
     return rows[0, 0].float()
 
 
-def resize(images: Tensor, matrix: Tensor) -> Tensor:
-    """Resize float images (N, C, size, size) with a `resize_matrix`.
+def resize(images: Tensor, matrix: Tensor, across: Tensor | None = None) -> Tensor:
+    """Resize float images (N, C, height, width) with a `resize_matrix` of their height, and `across` of their width.
 
     Four times as fast on a CPU as F.interpolate from 28 to 96 pixels, and equal to 1e-3 grey levels.
     """
     # Under autocast the products would be bf16, which is off by a grey level.
     with torch.autocast(images.device.type, enabled=False):
-        return matrix @ (images @ matrix.T)
+        return matrix @ (images @ (matrix if across is None else across).T)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from .dataset import Examples, Facts, Progress
+from .dataset import Dataset, Examples, Facts, digest
 from .garments import GARMENTS, SIZE, draw
 
 __all__ = ["synthetic"]
@@ -24,15 +23,12 @@ def synthetic(*, num_train: int = 10_000, num_test: int = 1_000, seed: int = 0) 
 
 
 @dataclass
-class Synthetic:
+class Synthetic(Dataset):
     """A Dataset that is drawn when it is loaded."""
 
     counts: dict[str, int]
     seed: int
     _digest: str = ""
-
-    def fetch(self, progress: Progress | None = None) -> None:
-        """Nothing is needed."""
 
     def facts(self) -> Facts:
         return Facts(
@@ -48,11 +44,7 @@ class Synthetic:
 
     def load(self) -> dict[str, Examples]:
         parts = {part: self._draw(part) for part in self.counts}
-        digest = hashlib.sha256()
-        for examples in parts.values():
-            digest.update(examples.images[:].data)
-            digest.update(examples.labels.data)
-        self._digest = digest.hexdigest()
+        self._digest = digest(parts)
         return parts
 
     def fingerprint(self) -> str:

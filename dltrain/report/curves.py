@@ -18,6 +18,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "val": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
     "test": {"color": "#009E73", "linestyle": ":", "marker": "D"},
 }
+HUGE = 100  # times the median
 LABELS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -49,15 +50,19 @@ def draw_number(axis: Axes, name: str, rows: Sequence[Row]) -> None:
         mine = [row for row in rows if row["split"] == split and row.get(name) is not None]
         ends, between = ([row for row in mine if row["epoch"].is_integer() == whole] for whole in (True, False))
         if between:
-            axis.plot(*points(name, between), color=style["color"], alpha=0.35, linewidth=1)
+            pale = {"color": style["color"], "alpha": 0.35, "linewidth": 1}
+            axis.plot(*points(name, between), **pale, label=f"{LABELS[split]}, within epochs")
         if mine:
             axis.plot(*points(name, ends), **style, markersize=5, label=LABELS[split])
+    values = sorted(row[name] for row in rows if row.get(name) is not None)
+    if values and values[0] > 0 and values[-1] > HUGE * values[len(values) // 2]:
+        axis.set_yscale("log")  # or a few steps that ran away would press all others flat
 
 
 def draw_rate(axis: Axes, rows: Sequence[Row]) -> None:
     """The learning rate over epochs, from 0 up."""
     train = [row for row in rows if row["split"] == "train"]
-    axis.plot(*points("lr", train), color=STYLES["train"]["color"])
+    axis.plot(*points("lr", train), color=STYLES["train"]["color"], marker="" if len(train) > 2 else "o", markersize=5)
     axis.set_ylim(0, 1.08 * max(row["lr"] for row in train))
 
 

@@ -73,13 +73,19 @@ class Console:
 
     def results(self, summary: Row, folder: Path) -> None:
         """The table that ends a run, and where everything is."""
-        splits = {split: summary[split] for split in ("train", "val", "test") if summary[split]}
-        rows = [[split, number(row["loss"]), number(row["accuracy"])] for split, row in splits.items()]
-        self.say(table(f"\nResult: {summary['status']}", {"split": "left", "loss": "right", "accuracy": "right"}, rows))
         best = summary["best"]
+        tested = "best" if best and best["step"] < summary["steps"] and not summary["watched_test"] else "last"
+        splits = {split: summary[split] for split in ("train", "val", "test") if summary[split]}
+        rows = [
+            [split, number(row["loss"]), number(row["accuracy"]), tested if split == "test" else "last"]
+            for split, row in splits.items()
+        ]
+        columns = {"split": "left", "loss": "right", "accuracy": "right", "weights": "left"}
+        self.say(table(f"\nResult: {summary['status']}", columns, rows))
+        if summary["cause"]:
+            self.say(summary["cause"])
         if best:
-            tested = ", whose weights were tested" if best["step"] < summary["steps"] and summary["test"] else ""
-            self.say(f"best {best['split']} {best['metric']} {number(best['value'])} at step {best['step']}{tested}")
+            self.say(f"best {best['split']} {best['metric']} {number(best['value'])} at step {best['step']}")
         execution = "" if summary["execution"] == "eager" else f", {summary['execution']}"
         where = f"{summary['device']}, {summary['precision']}{execution}"
         self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s, {where}")
@@ -158,7 +164,9 @@ def table(title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]])
 
 def number(value: float | None, digits: int = 4) -> str:
     """A figure of a table; a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.{digits}g}"
 
 
 def quantity(value: float, unit: str) -> str:

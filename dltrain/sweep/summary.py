@@ -15,7 +15,7 @@ def result(folder: Path, *, job: int, setting: str, cause: str) -> Row:
     """One job's line, from its run folder; a job without a summary has failed."""
     path = folder / "summary.json"
     summary: Row = json.loads(path.read_text()) if path.is_file() else {"status": "failed"}
-    row: Row = {"job": job, "setting": setting, "status": summary["status"], "cause": cause}
+    row: Row = {"job": job, "setting": setting, "status": summary["status"], "cause": summary.get("cause") or cause}
     for column in RESULTS:
         split, _, metric = column.partition("_")
         row[column] = (summary.get(split) or {}).get(metric)
@@ -36,7 +36,8 @@ def rank(rows: Sequence[Row]) -> tuple[list[Row], str]:
         return value is None, 0.0 if value is None else sign * value
 
     ranked = sorted(rows, key=order)
-    return [{"rank": place, **row} for place, row in enumerate(ranked, 1)], column
+    places = [place if row["status"] == "completed" else None for place, row in enumerate(ranked, 1)]
+    return [{"rank": place, **row} for place, row in zip(places, ranked, strict=True)], column
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

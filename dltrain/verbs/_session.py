@@ -11,6 +11,7 @@ from dltrain.run import checkpoint
 from dltrain.run.console import Console
 from dltrain.run.folder import WriteError, write_json, writing
 from dltrain.run.pace import Pace
+from dltrain.run.processor import Processor
 from dltrain.run.signals import Interrupted, signalled
 from dltrain.schedules import Plateau
 from dltrain.train import Event, Row, evaluate, fit
@@ -19,6 +20,8 @@ from dltrain.verbs._keeper import Keeper
 from dltrain.verbs._summary import summary
 
 DIVERGED, NOT_LEARNED = 65, 70
+DIVERGENCE = """a loss or gradient up to step {} was not finite: \
+try a lower optim.lr, trainer.clip_norm=1 or trainer.on_divergence=rollback"""
 
 
 class Session:
@@ -32,6 +35,7 @@ class Session:
         self.loggers = list(loggers)
         self.train_flops = train_flops
         self.failed_saves = 0
+        self.steps = len(run.batches["train"]) * run.trainer.epochs
         self.sha256: str | None = None
         self.received: list[int] = []
         self.evaluations = {
@@ -42,28 +46,30 @@ class Session:
         self.parts = run.engine.microbatch
         self.pace = Pace(run.batches["train"], asynchronous=run.engine.device.type != "cpu")
         self.probe = Probe(run.engine)
+        self.processor = Processor()
 
     def go(self) -> int:
         """Train to the end or to a reason to stop, then leave everything in the folder."""
-        self.console.start(steps=len(self.run.batches["train"]) * self.trainer.epochs, done=self.position.step)
-        code = 0
+        self.console.start(steps=self.steps, done=self.position.step)
+        code, cause = 0, None
         with signalled(self.received, grace_seconds=self.trainer.grace_seconds):
             try:
                 status = self._train()
                 if status == "completed":
                     self.keeper.save()
                     self._test()
-                    code = self._check_learning()
+                    if cause := self._not_learned():
+                        status, code = "failed", NOT_LEARNED
                 else:
                     self.keeper.save_best()
-                    code = DIVERGED
+                    code, cause = DIVERGED, DIVERGENCE.format(self.position.step)
             except Interrupted as interruption:
                 status, code = "interrupted", interruption.exit_code
                 if self.position.step:
                     self.keeper.save()
             finally:
                 self.console.stop()
-            self._finish(status, code)
+            self._finish(status, code, cause=cause)
         return code
 
     def fail(self, error: Exception) -> None:
@@ -91,7 +97,7 @@ class Session:
             self.pace,
             epochs=self.trainer.epochs,
             evaluations=self.evaluations,
-            log_every=self.trainer.log_every,
+            log_every=self.trainer.interval(self.steps),
             start=self.position.step,
         )
         for event in chain(self._missed_evaluations(), self.pace.follow(events)):
@@ -210,19 +216,18 @@ class Session:
         self.position.last_rows["test"] = {**where, **row}
         self._add({**where, **row})
 
-    def _check_learning(self) -> int:
-        """Exit code 70 where `must_learn` asks and a batch's loss did not fall from its first time to its last."""
+    def _not_learned(self) -> str | None:
+        """Where `must_learn` asks: which batch's loss did not fall from its first time to its last."""
         if not self.trainer.must_learn:
-            return 0
+            return None
         batches = self.trainer.overfit_batches or len(self.run.batches["train"])
         for number in range(batches):
             losses = self.position.losses[number::batches]
             if len(losses) < 2 or not losses[-1] < losses[0]:
                 path = " -> ".join(f"{loss:.4f}" for loss in (losses[0], losses[-1]))
-                self.console.say(f"check failed: training did not lower the loss of batch {number + 1}: {path}")
-                return NOT_LEARNED
+                return f"check failed: training did not lower the loss of batch {number + 1}: {path}"
         self.console.say(f"check passed: the loss of each of the {batches} batches fell")
-        return 0
+        return None
 
     def _finish(self, status: str, code: int, *, cause: str | None = None) -> None:
         """Draw, sum up and show. Raises WriteError."""
@@ -234,7 +239,8 @@ class Session:
 
         with writing(self.folder):
             draw_curves(self.folder)
-        result = summary(self.run, self.keeper, self.pace, self.probe, train_flops=self.train_flops)
+        sources = (self.keeper, self.pace, self.probe, self.processor)
+        result = summary(self.run, *sources, train_flops=self.train_flops)
         end = {"status": status, "exit_code": code, "cause": cause}
         write_json(self.folder / "summary.json", {**end, **result, "weights_sha256": self.sha256 or self._sha256()})
         self.console.results({**end, **result}, self.folder)

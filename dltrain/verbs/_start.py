@@ -66,7 +66,7 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
         changes = stored.changes(container(stored.read(folder / "config.yaml").config), container(composition.config))
         _check(folder, changes, allow_changes=allow_changes)
         if (code := _exit_code_of_complete(folder)) is not None and "trainer.epochs" not in changes:
-            print(f"{folder} is complete")
+            print(f"{folder} is complete: nothing was trained")
             return code
         point, passed_over = recovery.newest(folder)
         sinks = _sinks(composition.config)

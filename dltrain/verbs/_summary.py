@@ -6,15 +6,16 @@ from dltrain import optim
 from dltrain.build import Run
 from dltrain.components import find
 from dltrain.engine import Engine
-from dltrain.engine.device import describe, peak_memory
+from dltrain.engine.device import describe, peak_memory, threads
 from dltrain.engine.probe import Probe, operation_seconds
 from dltrain.run.bottleneck import bottleneck
 from dltrain.run.pace import Pace
+from dltrain.run.processor import Processor
 from dltrain.train import Row
 from dltrain.verbs._keeper import Keeper
 
 
-def summary(run: Run, keeper: Keeper, pace: Pace, probe: Probe, *, train_flops: int) -> Row:
+def summary(run: Run, keeper: Keeper, pace: Pace, probe: Probe, processor: Processor, *, train_flops: int) -> Row:
     """All but the status and the digest of the weights; `train_flops` are those of an image."""
     engine, position = run.engine, keeper.position
     return {
@@ -30,7 +31,7 @@ def summary(run: Run, keeper: Keeper, pace: Pace, probe: Probe, *, train_flops: 
         **{split: _result(position.last_rows.get(split)) for split in ("train", "val", "test")},
         "watched_test": run.trainer.watch_test,
         "best": keeper.monitor.best(),
-        **throughput(engine, pace, probe, train_flops=train_flops),
+        **_with_others(throughput(engine, pace, probe, train_flops=train_flops), processor, engine),
         "seconds": keeper.seconds,
         "seconds_to_first_step": pace.to_first_step,
         "peak_memory_bytes": peak_memory(engine.device),
@@ -44,6 +45,13 @@ def summary(run: Run, keeper: Keeper, pace: Pace, probe: Probe, *, train_flops: 
 
 def _result(row: Row | None) -> dict[str, float | None] | None:
     return row and {"loss": row["loss"], "accuracy": row.get("accuracy")}
+
+
+def _with_others(rates: Row, processor: Processor, engine: Engine) -> Row:
+    """The rates with what other processes took of the processor, which matters to a CPU."""
+    words = processor.words(threads=threads()) if engine.device.type == "cpu" else None
+    sentence = rates["bottleneck"] and "; ".join([rates["bottleneck"], *([words] if words else [])])
+    return {**rates, "bottleneck": sentence, "cores_used_by_others": processor.used_by_others()}
 
 
 def throughput(engine: Engine, pace: Pace, probe: Probe, *, train_flops: int) -> dict[str, Any]:

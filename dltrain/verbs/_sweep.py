@@ -73,7 +73,8 @@ def _sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
     columns = {"rank": "right", "setting": "left", "status": "left", "val accuracy": "right", "val loss": "right"}
     shown = ("val_accuracy", "val_loss", "test_accuracy")
     cells = [
-        [str(row["rank"]), row["setting"], row["status"], *(number(row[name]) for name in shown)] for row in ranked
+        [str(row["rank"] or "-"), row["setting"], row["status"], *(number(row[name]) for name in shown)]
+        for row in ranked
     ]
     title = f"\nRanked by {column.replace('_', ' ')}" if column else "\nNo job completed"
     console.say(table(title, {**columns, "test accuracy": "right"}, cells))

@@ -18,6 +18,7 @@ FLAGS = """\
   -m, --multirun       run every combination of comma-separated values
   --cfg job            print the composed configuration and stop
   --config-dir DIR     more choices: DIR/model/*.yaml and so on
+  --version            print the version
   --debug              show the traceback of an error
   --hydra-help         Hydra's own flags
   -sc install=bash     TAB completion: eval "$(dltrain -sc install=bash)"; zsh and fish too
