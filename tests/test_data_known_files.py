@@ -1,8 +1,13 @@
 """Known files: the cache, the order of looking, and downloads from a server that misbehaves."""
 
+import dataclasses
 import gzip
 import hashlib
 import logging
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -148,6 +153,50 @@ def test_whatever_a_killed_download_left(tmp_path, serve, left):
     files = known_files(tmp_path, serve(honest))
     files.fetch()
     assert files.read(NAME)[0].tobytes() == PLAIN
+
+
+FETCHING = """
+import sys
+from pathlib import Path
+import dltrain.data
+from dltrain.cli import main
+from dltrain.data.known_files import KnownFile, KnownFiles
+known, cache, url = {!r}, Path({!r}), {!r}
+files = KnownFiles([KnownFile(*known)], remedy="", cache=cache, mirrors=(url,), timeout=60)
+dltrain.data.fashion_mnist = lambda *, root=None: files
+sys.argv = ["dltrain", "data", "fetch"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_ends_a_download_that_is_resumed_later(tmp_path, serve, number, code):
+    half, sent = len(PACKED) // 2, threading.Event()
+
+    def halting(handler, first):
+        if first:
+            honest(handler, first)
+            return
+        handler.begin(200, len(PACKED))
+        handler.wfile.write(PACKED[:half])
+        sent.set()
+        time.sleep(1)
+
+    server = serve(halting)
+    program = FETCHING.format(dataclasses.astuple(KNOWN), str(tmp_path / "cache"), server.url)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert sent.wait(30)
+    part = tmp_path / "cache" / f"{NAME}.part.gz"
+    while not part.exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (code, "dltrain: interrupted\n")
+    known_files(tmp_path, server).fetch()
+    assert server.asked[-1] is None or server.asked[-1].startswith("bytes=")
+    assert not part.exists()
 
 
 def test_server_without_ranges_starts_over(tmp_path, serve):
