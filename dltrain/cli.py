@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import dltrain
 from dltrain.config.errors import UsageError
-from dltrain.run.signals import ignore_signals, stoppable
+from dltrain.run.signals import Interrupted, heard, ignore_signals, stoppable
 from dltrain.verbs import unknown, verbs
 
 UNREADABLE, UNFORESEEN, OUT_OF_MEMORY, CANNOT_WRITE, INTERRUPTED = 2, 1, 71, 74, 130
@@ -44,12 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stoppable():
             return _run(arguments)
-    except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
+    except (KeyboardInterrupt, Interrupted) as interruption:
+        return _say("interrupted", getattr(interruption, "exit_code", INTERRUPTED))
     except BrokenPipeError:  # whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if heard:  # by what was being imported, which made another error of it
+            return _say("interrupted", heard[0])
         if "--debug" in arguments:
             traceback.print_exc()
         return _say(*_worded(error))

@@ -79,7 +79,7 @@ class Monitor:
         """Whether a row is the best so far, which null never is; None where it is of another split or number."""
         if row["split"] != self.split or self.metric not in row:
             return None
-        value = row[self.metric]
+        value = None if row.get("loss", 0.0) is None else row[self.metric]
         improved = value is not None and (self.value is None or self.sign * (value - self.value) > 0)
         self.stalled = 0 if improved else self.stalled + 1
         if improved:

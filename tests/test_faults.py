@@ -4,8 +4,10 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -201,6 +203,39 @@ def test_a_rate_that_is_too_high_ends_in_divergence(policy):
         tensors, _ = checkpoint.load(path)
         assert all(tensor.isfinite().all() for tensor in tensors["model"].values())
     assert result["rollbacks"] == (3 if policy == "rollback" else 0)
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
+def test_weights_that_an_update_made_infinite_are_never_saved(policy):
+    words = [*SHORT, "optim=sgd", "optim.lr=1e39", f"trainer.on_divergence={policy}", "trainer.checkpoint_every=1 step"]
+    folder = train(*words, expected=65)
+    for path in checkpoint.steps(folder / "checkpoints"):
+        tensors, _ = checkpoint.load(path)
+        assert all(tensor.isfinite().all() for tensor in tensors["model"].values())
+    one = train(*words, "trainer.epochs=1", "trainer.limit_train_batches=1", name="one", expected=65)
+    assert summary(one)["status"] == "diverged"
+    assert summary(one)["best"] is None
+
+
+def test_a_signal_in_the_last_evaluation_before_an_early_stop_loses_no_row():
+    words = (*COMMAND, "trainer.epochs=6", "trainer.watch_test=true", "trainer.early_stop=1", "optim.lr=0.3")
+    assert run(*words) == 0, said()
+    whole = outcome(FOLDER.resolve())
+    evaluations = 5 * summary(FOLDER)["epochs"]  # one batch of validation and four of the test an epoch
+    shutil.rmtree("outputs")
+    assert run(*words, point="score", count=evaluations - 2, action=partial(send, signal.SIGTERM)) == 143
+    assert run(*words) == 0, said()
+    assert outcome(FOLDER.resolve()) == whole
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_at_any_time_of_the_start_gives_its_exit_code(number):
+    for delay in (0.15, 0.3, 0.6, 0.9):
+        process = subprocess.Popen([sys.executable, "-m", "dltrain", *RUN], stdout=-3, stderr=-1, text=True)
+        time.sleep(delay)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode in (CODES[number], -number), error  # before Python has begun, it is the kernel's
 
 
 def test_a_poisoned_batch_is_skipped_and_counted(monkeypatch):

@@ -1,6 +1,7 @@
 """Damaged checkpoints: every kind of damage is noticed, named, and survived by the next good one."""
 
 import json
+import os
 import random
 import re
 import shutil
@@ -13,7 +14,7 @@ from helpers import summary
 
 from dltrain.cli import main
 from dltrain.run import checkpoint, recovery
-from dltrain.run.folder import RunError, WriteError
+from dltrain.run.folder import WriteError
 from dltrain.run.record import Record, read_rows
 
 FOLDER = Path("outputs/runs/run")
@@ -127,13 +128,23 @@ def test_dangling_hints_do_not_matter(damaged, trained):
     assert outcome(damaged.resolve()) == trained[1]
 
 
-def test_the_best_weights_are_needed_too(damaged, trained):
+def test_damaged_best_weights_are_forgotten_and_the_run_goes_on(damaged, trained):
     _, state = checkpoint.load(checkpoint.steps(damaged / "checkpoints")[-1])
     best = damaged / "checkpoints" / checkpoint.folder_name(state["best"]["step"])
     flip(best / "manifest.json", 100)
-    with pytest.raises(RunError, match=rf"step-00000015 passed over: .*{best.name}") as refused:
-        recovery.newest(damaged)  # all that are left have the same best
-    assert refused.value.exit_code == 66
+    point, passed_over = recovery.newest(damaged)  # all that are left have the same best
+    assert point[1]["step"] == 15
+    assert point[1]["best"] is None
+    assert re.match(rf"best forgotten: .*{best.name}", passed_over[0])
+    assert main(["resume", "run", "trainer.epochs=4"]) == 0
+
+
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(damaged):
+    path = checkpoint.steps(damaged / "checkpoints")[-1] / "state.json"
+    path.unlink()
+    os.mkfifo(path)
+    (damaged / "checkpoints" / "step-00000099").write_text("a stray file")
+    assert newest_step(damaged)[0] == 14
 
 
 def test_where_no_checkpoint_verifies_all_are_named(damaged, capsys):

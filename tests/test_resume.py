@@ -21,7 +21,6 @@ POINTS = {
     "save: hinted": 4,
     "prune: renamed": 2,
 }
-SECONDS_AT_MOST = 100
 COMMAND = (*RUN, "name=run")
 FOLDER = Path("outputs/runs/run")
 

@@ -110,8 +110,8 @@ class Trainer:
     max_rollbacks: Count
 
     def interval(self, steps: int) -> int:
-        """Steps between two train rows of a run of so many steps: 50, or fewer where those would be few rows."""
-        return max(1, min(50, steps // 20)) if isinstance(self.log_every, str) else self.log_every
+        """Steps between two train rows in epochs of so many steps: 50, or fewer where those would be few rows."""
+        return max(1, min(50, steps // 10)) if isinstance(self.log_every, str) else self.log_every
 
     @property
     def parts(self) -> int | None:

@@ -40,13 +40,19 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
         raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path} holds no configuration")
-    choices = dict(word.split("=", 1) for word in text.splitlines()[0].lstrip("# ").split() if "=" in word)
+    first, *_ = [*text.splitlines(), ""]
+    choices = dict(word.split("=", 1) for word in first.lstrip("# ").split() if first.startswith("#") and "=" in word)
+    damaged = [
+        group for group in ("model", "optim", "data", "trainer") if not config.get(group) or group not in choices
+    ]
+    if damaged:
+        raise ConfigError(f"{path} is damaged: it has no {damaged[0]}")
     known = dict(leaves(container(config)))
     for key, value in leaves(container(compose().config)):
         group, _, name = key.rpartition(".")
         if key not in known and name in schema.keys(group):
             OmegaConf.update(config, key, value)
-    examples = dict(leaves(container(config)))
+    examples = {key: value for key, value in leaves(container(config)) if schema.offered(key)}
     for text in overrides:
         word = parse(text)
         if word.key_or_group in choices:

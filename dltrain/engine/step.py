@@ -213,6 +213,10 @@ class Engine:
         """Whether a step since the last report was not finite. Waits for the device."""
         return self.window.nonfinite() > 0
 
+    def is_finite(self) -> bool:
+        """Whether all weights are: an update can overflow where loss and gradients did not. Waits for the device."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+
     def drawn(self, step: int) -> Tensor:
         """The first random numbers that a step draws, float32 (8,)."""
         self.generator.manual_seed(hash((self.seed, step)))

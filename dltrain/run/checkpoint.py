@@ -133,7 +133,7 @@ def number(checkpoint: Path) -> int:
 
 def steps(parent: Path) -> list[Path]:
     """The checkpoints of a run, the oldest first."""
-    return sorted((path for path in parent.glob("step-*") if path.name[5:].isdigit()), key=number)
+    return sorted((path for path in parent.glob("step-*") if path.name[5:].isdigit() and path.is_dir()), key=number)
 
 
 def prune(parent: Path, keep: Collection[int]) -> None:
@@ -213,6 +213,8 @@ def _facts_of_all(paths: list[Path]) -> dict[str, Any]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "it is no regular file")
     with path.open("rb") as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 

@@ -45,6 +45,10 @@ class Console:
             self.terminal.print(what, markup=False)
         except BrokenPipeError:  # as versions of rich before 13.9 pass it on
             self.terminal.on_broken_pipe()
+        self.note(what)
+
+    def note(self, what: Any) -> None:
+        """Print a text to the log alone."""
         if self.log is not None and self.file is not None:
             self.log.print(what, markup=False)
             self.file.flush()

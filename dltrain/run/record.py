@@ -83,8 +83,11 @@ class Record:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of a run folder; a last line that a kill cut short is left out."""
+    """The rows of a run folder; a last line that a kill cut short is left out. Raises RunError (66)."""
     path = folder / FILE
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    try:
+        return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from error

@@ -9,20 +9,21 @@ from dltrain.run import checkpoint
 from dltrain.run.folder import RunError
 from dltrain.run.record import FILE
 
-Point = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
+Tensors = dict[str, dict[str, Tensor]]
+Point = tuple[Tensors, dict[str, Any]]
 
 
 def newest(folder: Path) -> tuple[Point | None, list[str]]:
     """Tensors and state of the newest checkpoint that verifies, and why newer ones were passed over.
 
-    None where a run was killed before its first one. Raises RunError (66) where there are some and none serves.
+    None where a run was killed before its first one. Where the best weights of all are damaged, the newest is used and
+    they are forgotten. Raises RunError (66) where there are some and none serves.
     """
-    passed_over = []
+    passed_over: list[str] = []
+    without_best: tuple[Point, list[str]] | None = None
     for path in reversed(checkpoint.steps(folder / "checkpoints")):
         try:
             tensors, state = checkpoint.load(path)
-            if state["best"]:
-                checkpoint.verify(path.with_name(checkpoint.folder_name(state["best"]["step"])))
         except RunError as error:
             passed_over.append(f"{path.name} passed over: {error}")
             continue
@@ -31,10 +32,32 @@ def newest(folder: Path) -> tuple[Point | None, list[str]]:
         if state["record_bytes"] > _size(folder / FILE):
             passed_over.append(f"{path.name} passed over: {FILE} has lost rows that came before it")
             continue
-        return (tensors, state), passed_over
+        damage = _damage_of_best(path, state)
+        if damage is None:
+            return (tensors, state), passed_over
+        without_best = without_best or (_forgetting_best(tensors, state), [*passed_over, f"best forgotten: {damage}"])
+        passed_over.append(f"{path.name} passed over: {damage}")
+    if without_best:
+        return without_best
     if passed_over:
         raise RunError(f"{folder}: no checkpoint that a run could go on from; {'; '.join(passed_over)}")
     return None, []
+
+
+def _damage_of_best(path: Path, state: dict[str, Any]) -> str | None:
+    """Why the best weights that a checkpoint speaks of cannot be had."""
+    if state["best"] is None:
+        return None
+    try:
+        checkpoint.verify(path.with_name(checkpoint.folder_name(state["best"]["step"])))
+    except RunError as error:
+        return str(error)
+    return None
+
+
+def _forgetting_best(tensors: Tensors, state: dict[str, Any]) -> Point:
+    """A checkpoint without its best step."""
+    return tensors, {**state, "best": None, "monitor": {**state["monitor"], "step": None, "value": None}}
 
 
 def best_weights(folder: Path, step: int) -> dict[str, Tensor]:

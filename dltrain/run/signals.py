@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+heard: list[int] = []  # the exit code of a signal that came before a run had begun
 
 
-class Interrupted(Exception):  # noqa: N818
-    """A signal asked to stop."""
+class Interrupted(BaseException):
+    """A signal asked to stop; like KeyboardInterrupt it is none of the errors that others catch."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("interrupted")
@@ -21,15 +22,23 @@ class Interrupted(Exception):  # noqa: N818
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 raise Interrupted, as SIGINT raises KeyboardInterrupt: there is nothing to save yet."""
+    """The first signal raises Interrupted, since there is nothing to save yet; a second one leaves at once.
+
+    What is being imported may turn that into another error, or swallow it: `heard` tells of it all the same.
+    """
+    heard.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(EXIT_CODES[signal.Signals(number)])
+        code = EXIT_CODES[signal.Signals(number)]
+        if heard:
+            leave(code)
+        heard.append(code)
+        raise Interrupted(code)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, stop) for number in EXIT_CODES}
     try:
         yield
     finally:
@@ -56,6 +65,7 @@ def signalled(received: list[int], *, grace_seconds: float) -> Iterator[None]:
             timers[0].start()
 
     before = {number: signal.signal(number, note) for number in EXIT_CODES}
+    received.extend(heard)
     try:
         yield
     finally:

@@ -76,6 +76,8 @@ def _child(connection: Connection, job: Job, arguments: tuple[Any, ...]) -> None
     try:
         with stoppable():
             code = job(*arguments)
+    except Interrupted as interruption:
+        code = interruption.exit_code
     except Exception as error:
         code = getattr(error, "exit_code", 1)
         kind = "" if hasattr(error, "exit_code") else f"{type(error).__name__}: "

@@ -35,13 +35,14 @@ def continuation(run: Run, point: Point | None, passed_over: Sequence[str], *, a
     changes = stored.changes(state["config"], container(run.config))
     differences = stored.changes(state["execution"], execution(run))
     drifted = state["random"] != random_digests(run, step)
+    stretched = "trainer.epochs" in changes and _rates_differ(run, step, changes["trainer.epochs"][0])
     reproducible = run.engine.device.type == "cpu" or run.config.device.deterministic
     entry = {
         "step": step,
         "passed_over": list(passed_over),
         "changes": changes,
         "execution": differences,
-        "bit_exact": not (differences or drifted or stored.of_the_past(changes)) and reproducible,
+        "bit_exact": not (differences or drifted or stretched or stored.of_the_past(changes)) and reproducible,
     }
     notes = [*passed_over, f"going on from step {step} (epoch {state['epoch']:g})"]
     notes += [
@@ -57,6 +58,15 @@ def continuation(run: Run, point: Point | None, passed_over: Sequence[str], *, a
     elif not reproducible:
         notes.append("perhaps not the same bits as without the interruption: see device.deterministic")
     return Continuation(point, notes, entry)
+
+
+def _rates_differ(run: Run, step: int, epochs_before: int) -> bool:
+    """Whether steps that were taken would have had other rates with the epochs of now."""
+    schedule = schedules.warmup(run.schedule, warmup=run.config.schedule.warmup)
+    steps = len(run.batches["train"])
+    totals = (steps * epochs_before, steps * run.trainer.epochs)
+    some = range(0, step, max(1, step // 100))
+    return any(len({schedule(each, steps, total) for total in totals}) > 1 for each in some)
 
 
 def _rates(run: Run, step: int, epochs_before: int) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+import dltrain
 from dltrain.build import Run
 from dltrain.engine.device import describe, threads
 
@@ -13,7 +14,9 @@ def execution(run: Run) -> dict[str, Any]:
     """Where and how the steps are computed: what is the same gives the same bits, on CUDA if it is deterministic."""
     device = run.config.device
     return {
+        "dltrain": dltrain.__version__,
         "torch": torch.__version__,
+        "cuda": torch.version.cuda,
         "device": describe(run.engine.device),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": threads(),

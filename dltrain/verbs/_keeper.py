@@ -1,5 +1,7 @@
 """What a run saves, and how it goes on from there."""
 
+import hashlib
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from dltrain.build import Run
 from dltrain.run import checkpoint, recovery
+from dltrain.run.folder import RunError
 from dltrain.run.record import Record
 from dltrain.run.saver import Saver
 from dltrain.schedules import Plateau
@@ -51,7 +54,7 @@ class Keeper:
         Not after a step that was not finite, unless such steps are skipped by wish: the last checkpoint is good.
         """
         engine, step = self.run.engine, self.position.step
-        if engine.has_skipped() and self.run.trainer.on_divergence != "skip":
+        if not engine.is_finite() or (engine.has_skipped() and self.run.trainer.on_divergence != "skip"):
             return
         self.record.sync()
         state = engine.state_dict()
@@ -71,8 +74,16 @@ class Keeper:
             self.saver.save_best(self.monitor.step, self.best_weights, self._usage(self.monitor.step))
 
     def restore(self, point: recovery.Point) -> None:
-        """Stand where a checkpoint says."""
-        tensors, state = point
+        """Stand where a checkpoint says. Raises RunError where it says less than is needed."""
+        try:
+            self._restore(*point)
+        except KeyError as error:
+            raise RunError(
+                f"{self.folder}: the checkpoint of step {point[1]['step']} is of another version of dltrain: "
+                f"it has no {error.args[0]}"
+            ) from error
+
+    def _restore(self, tensors: recovery.Tensors, state: dict[str, Any]) -> None:
         engine_state = {
             "model": tensors["model"],
             "ema": tensors.get("ema"),
@@ -81,7 +92,8 @@ class Keeper:
             "totals": state["totals"],
         }
         self.run.engine.load_state_dict(engine_state)
-        self.run.engine.set_microbatch(state["microbatch"])
+        if self.run.engine.splits:
+            self.run.engine.set_microbatch(state["microbatch"])
         if isinstance(self.run.schedule, Plateau):
             self.run.schedule.load_state_dict(state["schedule"])
         self.position.load_state_dict(state["position"])
@@ -95,7 +107,8 @@ class Keeper:
         """Return to the last checkpoint, to go on at a lower rate; returns what is left of the rate."""
         rollbacks = self.position.rollbacks + 1
         point, _ = recovery.newest(self.folder)
-        assert point, "a run that may roll back saves before its first step"
+        if point is None:
+            raise RunError(f"{self.folder}: there is no checkpoint to roll back to")
         self.restore(point)
         self.record.rewind(point[1]["record_bytes"])
         self.position.rollbacks = rollbacks
@@ -127,7 +140,8 @@ class Keeper:
             "microbatch": self.run.engine.microbatch,
             "record_bytes": self.record.length,
             "saves": self.position.saves,
-            "config": OmegaConf.to_container(self.run.config),
+            "config": (config := OmegaConf.to_container(self.run.config)),
+            "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
             "data_fingerprint": self.run.data_fingerprint,
             "execution": execution(self.run),
             "random": random_digests(self.run, self.position.step),

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 from dltrain.build import Run
 from dltrain.engine.probe import Probe
@@ -32,9 +31,8 @@ class Session:
     ) -> None:
         self.run, self.trainer, self.keeper, self.console = run, run.trainer, keeper, console
         self.folder, self.position, self.monitor = keeper.folder, keeper.position, keeper.monitor
-        self.loggers = list(loggers)
-        self.train_flops = train_flops
-        self.failed_saves = 0
+        self.loggers, self.train_flops = list(loggers), train_flops
+        self.failed_saves, self.parts = 0, run.engine.microbatch
         self.steps = len(run.batches["train"]) * run.trainer.epochs
         self.sha256: str | None = None
         self.received: list[int] = []
@@ -43,10 +41,8 @@ class Session:
             for split, wanted in (("val", True), ("test", run.trainer.watch_test))
             if wanted and split in run.batches
         }
-        self.parts = run.engine.microbatch
         self.pace = Pace(run.batches["train"], asynchronous=run.engine.device.type != "cpu")
-        self.probe = Probe(run.engine)
-        self.processor = Processor()
+        self.probe, self.processor = Probe(run.engine), Processor()
 
     def go(self) -> int:
         """Train to the end or to a reason to stop, then leave everything in the folder."""
@@ -82,25 +78,15 @@ class Session:
     def _train(self) -> str:
         """Train to the end or to divergence that the policy does not bear; returns the status."""
         if self.trainer.on_divergence == "rollback" and self.position.step == 0:
-            self.keeper.save()
+            self._save_or_go_on()
         status = "rolled back"
         while status == "rolled back":
             status = self._go_on()
-        return status
+        return status if self.run.engine.is_finite() else "diverged"
 
     def _go_on(self) -> str:
         """Train from where the run stands, until it is over or went back to a checkpoint."""
-        if self._stalled():
-            return "completed"
-        events = fit(
-            self.run.engine,
-            self.pace,
-            epochs=self.trainer.epochs,
-            evaluations=self.evaluations,
-            log_every=self.trainer.interval(self.steps),
-            start=self.position.step,
-        )
-        for event in chain(self._missed_evaluations(), self.pace.follow(events)):
+        for event in self._events():
             self._take(event)
             if event.row and event.row.get("nonfinite_steps") and (consequence := self._diverged()):
                 return consequence
@@ -112,6 +98,20 @@ class Session:
             if over and self._stalled():
                 return "completed"
         return "completed"
+
+    def _events(self) -> Iterator[Event]:
+        """What is still to come of the epoch that was interrupted, then of the loop."""
+        yield from self._missed_evaluations()
+        if not self._stalled():
+            events = fit(
+                self.run.engine,
+                self.pace,
+                epochs=self.trainer.epochs,
+                evaluations=self.evaluations,
+                log_every=self.trainer.interval(len(self.run.batches["train"])),
+                start=self.position.step,
+            )
+            yield from self.pace.follow(events)
 
     def _missed_evaluations(self) -> Iterator[Event]:
         """Those of an epoch whose train row was the last thing before an interruption."""
@@ -198,6 +198,7 @@ class Session:
         try:
             self.keeper.save()
             self.failed_saves = 0
+            self.console.note(f"saved {self.keeper.saver.newest}")
         except WriteError as error:
             self.failed_saves += 1
             if self.failed_saves >= self.trainer.max_save_failures:

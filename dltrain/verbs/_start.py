@@ -65,7 +65,7 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
         lock.take(folder)
         changes = stored.changes(container(stored.read(folder / "config.yaml").config), container(composition.config))
         _check(folder, changes, allow_changes=allow_changes)
-        if (code := _exit_code_of_complete(folder)) is not None and "trainer.epochs" not in changes:
+        if (code := _exit_code_of_complete(folder, changes)) is not None:
             print(f"{folder} is complete: nothing was trained")
             return code
         point, passed_over = recovery.newest(folder)
@@ -118,10 +118,13 @@ def _check(folder: Path, changes: dict[str, stored.Change], *, allow_changes: bo
         )
 
 
-def _exit_code_of_complete(folder: Path) -> int | None:
-    """That of a run that is complete."""
+def _exit_code_of_complete(folder: Path, changes: dict[str, stored.Change]) -> int | None:
+    """That of a run that is complete, also by the settings of now."""
     try:
         summary = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError):  # none is there yet, or a damaged one, which going on makes anew
         return None
-    return summary["exit_code"] if summary.get("status") == "completed" else None
+    if not isinstance(summary, dict) or summary.get("status") != "completed" or "trainer.early_stop" in changes:
+        return None
+    _, epochs = changes.get("trainer.epochs", (0, 0))
+    return None if epochs > summary.get("epochs", 0) else summary.get("exit_code", 0)
