@@ -173,12 +173,13 @@ def full_for_a_while(filler: Path) -> None:
     Engine.step = counted
 
 
-def test_too_many_failed_saves_end_a_run():
+def test_too_many_failed_saves_end_a_run(reference):
     limited = (*COMMAND, "trainer.max_save_failures=2")
     small_files = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
     assert run(*limited, point="step", count=5, action=small_files) == 74
     assert said().count("training goes on, and saving") == 1
     assert run(*limited) == 0, said()
+    assert outcome(FOLDER.resolve()) == reference
 
 
 def poison(monkeypatch, when) -> None:

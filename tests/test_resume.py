@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -85,3 +87,14 @@ def test_a_kill_after_every_step_changes_nothing(reference):
     assert kills >= STEPS - 1
     ours, theirs = outcome(FOLDER.resolve()), reference[0]
     assert ours == theirs
+
+
+def test_the_real_command_killed_and_resumed_changes_nothing(reference):
+    command = [sys.executable, "-m", "dltrain"]
+    process = subprocess.Popen([*command, *COMMAND], stdout=subprocess.DEVNULL)
+    while not list(FOLDER.glob("checkpoints/step-*")) and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, "resume", "run"], stdout=subprocess.DEVNULL, check=True)
+    assert outcome(FOLDER.resolve()) == reference[0]
