@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if heard:  # by what was being imported, which made another error of it
+        if heard:  # and something made another error of it
             return _say("interrupted", heard[0])
         if "--debug" in arguments:
             traceback.print_exc()

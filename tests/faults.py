@@ -34,9 +34,22 @@ def send(*numbers: int) -> None:
         os.killpg(0, number)
 
 
-def start(*words: str, point: str = "", count: int = 1, action: Callable[[], object] = die) -> Any:
-    """Start `dltrain` in a process and a group of its own, which does something when it comes to a point so often."""
-    process = CONTEXT.Process(target=_child, args=(words, str(Path.cwd()), point, count, action))
+def nothing() -> None:
+    """What a process does before it begins, where nothing else is wanted."""
+
+
+def start(
+    *words: str,
+    point: str = "",
+    count: int = 1,
+    action: Callable[[], object] = die,
+    prepare: Callable[[], object] = nothing,
+) -> Any:
+    """Start `dltrain` in a process and a group of its own, which does something when it comes to a point so often.
+
+    `prepare` is called first, in that process.
+    """
+    process = CONTEXT.Process(target=_child, args=(words, str(Path.cwd()), point, count, action, prepare))
     process.start()
     return process
 
@@ -62,7 +75,14 @@ def outcome(folder: Path) -> dict[str, Any]:
     }
 
 
-def _child(words: Sequence[str], where: str, point: str, count: int, action: Callable[[], object]) -> None:
+def _child(
+    words: Sequence[str],
+    where: str,
+    point: str,
+    count: int,
+    action: Callable[[], object],
+    prepare: Callable[[], object],
+) -> None:
     os.setpgid(0, 0)
     os.chdir(where)
     nowhere = os.open("terminal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -72,6 +92,7 @@ def _child(words: Sequence[str], where: str, point: str, count: int, action: Cal
     from dltrain.engine import Engine
     from dltrain.run import faults
 
+    prepare()
     left = [count]
 
     def reach(reached: str) -> None:

@@ -107,16 +107,22 @@ def test_eight_runs_started_at_once_have_eight_folders():
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 4 MB of its own."""
+    """A file system of 4 MB of its own; where mounting is not allowed, the one of a process with its own mounts."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode == 0:
+        yield disk
+        subprocess.run(["umount", str(disk)], check=True)
+        return
+    script = 'mount -t tmpfs -o size=4m,mode=755 tmpfs "$0" && echo mounted && exec cat'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(disk)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        if holder.stdout.readline() != "mounted\n":
+            pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+        yield Path(f"/proc/{holder.pid}/root") / disk.relative_to("/")
+        holder.stdin.close()
 
 
 def fill(filler: Path) -> None:
@@ -140,7 +146,8 @@ def test_a_run_outlasts_a_full_disk(small_disk, tmp_path):
     # Full from the fifth step to the end, where the run cannot be saved.
     assert run(*small(small_disk), point="step", count=5, action=partial(fill, filler)) == 74
     assert re.search(
-        r"note: cannot write .*step-0000000\d: No space left on device \(\d.* MB needed, .* MB free\)", said()
+        r"note: cannot write .*step-0000000\d: No space left on device \([\d,]+ bytes needed, [\d,]+ bytes free\)",
+        said(),
     )
     assert "training goes on" in said()
     folder = small_disk / "runs/run"
@@ -171,6 +178,34 @@ def full_for_a_while(filler: Path) -> None:
             filler.unlink()
 
     Engine.step = counted
+
+
+def be_read_only(folder: Path) -> None:
+    """Let nobody make a file in a folder, not even root."""
+    folder.chmod(0o555)
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "--bind", folder, folder], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+
+
+def test_a_run_outlasts_a_folder_that_became_read_only(reference):
+    if os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("root may not mount anything here, and nothing else keeps it from writing")
+    checkpoints = FOLDER.resolve() / "checkpoints"
+    patient = (*COMMAND, "trainer.max_save_failures=9")
+    try:
+        assert run(*patient, point="step", count=5, action=partial(be_read_only, checkpoints)) == 74
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", checkpoints], check=True)
+        checkpoints.chmod(0o755)
+    reason = "(Read-only file system|Permission denied)"
+    assert re.search(
+        rf"cannot write .*step-0000000\d: {reason} \([\d,]+ bytes needed, [\d,]+ bytes free\); train", said()
+    )
+    assert [path.name for path in checkpoint.steps(checkpoints)] == ["step-00000002", "step-00000004"]
+    assert run(*patient) == 0, said()
+    assert outcome(FOLDER.resolve()) == reference
 
 
 def test_too_many_failed_saves_end_a_run(reference):
@@ -265,6 +300,36 @@ def test_rolling_back_goes_on_at_half_the_rate(monkeypatch, capsys):
     assert summary(folder)["rollbacks"] == 1
     assert [row["lr"] for row in rows(folder, "train")] == [0.001] * 3 + [0.0005] * 3
     assert [row["step"] for row in rows(folder, "train")] == [2, 4, 5, 6, 8, 10]
+
+
+def poison_steps(*numbers: int) -> None:
+    """As `poison`, for a process that ends with it: a rate that was halved bears it."""
+    poison(pytest.MonkeyPatch(), lambda engine, number: number in numbers and engine.initial_rates[0] > 0.0006)
+
+
+def little_memory() -> None:
+    """As `scarce`, for a process that ends with it."""
+    scarce(pytest.MonkeyPatch(), most=20)
+
+
+TROUBLES = {
+    "rollback": (partial(poison_steps, 7), "trainer.on_divergence=rollback", "rollbacks", 1),
+    "skip": (partial(poison_steps, 3, 7), "trainer.on_divergence=skip", "skipped_steps", 2),
+    "microbatch": (little_memory, "trainer.microbatch=auto", "microbatch", 16),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_kills_of_a_run_in_trouble_change_nothing(trouble):
+    prepare, word, key, value = TROUBLES[trouble]
+    assert run(*RUN, word, "name=whole", prepare=prepare) == 0, said()
+    whole = FOLDER.resolve().with_name("whole")
+    assert summary(whole)[key] == value
+    for step in (5, 2, 3, 2, 6, 3):  # each counted from where the run goes on
+        assert run(*COMMAND, word, prepare=prepare, point="step", count=step) == -signal.SIGKILL
+    assert run(*COMMAND, word, prepare=prepare) == 0, said()
+    assert outcome(FOLDER.resolve()) == outcome(whole)
+    assert summary(FOLDER)[key] == value
 
 
 def scarce(monkeypatch, *, most: int) -> None:

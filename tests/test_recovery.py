@@ -135,7 +135,7 @@ def test_damaged_best_weights_are_forgotten_and_the_run_goes_on(damaged, trained
     point, passed_over = recovery.newest(damaged)  # all that are left have the same best
     assert point[1]["step"] == 15
     assert point[1]["best"] is None
-    assert re.match(rf"best forgotten: .*{best.name}", passed_over[0])
+    assert re.match(rf"step-00000015 is used although the best weights are gone: .*{best.name}", passed_over[0])
     assert main(["resume", "run", "trainer.epochs=4"]) == 0
 
 
@@ -169,6 +169,16 @@ def test_a_record_that_lost_rows_sends_a_run_back_to_where_it_had_them(damaged, 
     assert main(["resume", "run"]) == 0
     assert "metrics.jsonl has lost rows that came before it" in capsys.readouterr().out
     assert outcome(damaged.resolve()) == trained[1]
+
+
+def test_a_run_without_its_record_goes_on_where_that_is_wanted(damaged, trained, capsys):
+    (damaged / "metrics.jsonl").unlink()
+    assert main(["resume", "run", "trainer.epochs=4"]) == 66
+    assert "dltrain resume --allow-changes goes on without the rows" in capsys.readouterr().err
+    assert main(["resume", "run", "trainer.epochs=4", "--allow-changes"]) == 0
+    assert "step-00000015 is used although metrics.jsonl has lost rows" in capsys.readouterr().out
+    assert min(row["step"] for row in read_rows(damaged)) == 16
+    assert "lost rows" in summary(damaged)["resumed"][0]["passed_over"][0]
 
 
 class Disk:

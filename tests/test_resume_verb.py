@@ -106,6 +106,33 @@ def test_another_machine_is_told_of_and_remembered(capsys, monkeypatch):
     assert list(summary(FOLDER)["resumed"][0]["execution"]) == ["torch"]
 
 
+def test_the_environment_of_every_part_of_a_run_is_kept(monkeypatch):
+    def environments():
+        last = json.loads((FOLDER / "environment.json").read_text())
+        return [*last.pop("earlier", []), last]
+
+    trained("trainer.epochs=1")
+    assert main(["resume", "run", "trainer.epochs=2"]) == 0
+    assert len(environments()) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("dltrain.verbs._start.threads", lambda: 77)
+        assert main(["resume", "run", "trainer.epochs=3"]) == 0
+    assert main(["resume", "run", "trainer.epochs=4"]) == 0
+    assert [each["threads"] for each in environments()] == [1, 77, 1]
+
+
+def test_a_preset_goes_on_without_its_file(tmp_path):
+    conf = tmp_path / "conf" / "experiment"
+    conf.mkdir(parents=True)
+    (conf / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /optim: sgd\noptim:\n  lr: 0.05\n")
+    words = [word for word in LITTLE_RUN if not word.startswith("optim")]
+    assert main(["--config-dir", str(conf.parent), *words, "experiment=mine", "trainer.epochs=1"]) == 0
+    conf.joinpath("mine.yaml").unlink()
+    assert main(["resume", "run", "trainer.epochs=2"]) == 0
+    assert rows(FOLDER, "train")[0]["lr"] == 0.05
+    assert summary(FOLDER)["bit_exact"] is True
+
+
 def test_random_numbers_that_are_drawn_otherwise_are_noticed(capsys, monkeypatch):
     trained("trainer.epochs=1")
     randperm = torch.randperm

@@ -26,6 +26,16 @@ def environment(**facts: Any) -> dict[str, Any]:
     }
 
 
+def with_earlier(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    """The environment of now, and under `earlier` those of a run's earlier parts, where they differ from the next."""
+    if before is None:
+        return now
+    earlier = before.pop("earlier", [])
+    if {**before, "command": None} != {**now, "command": None}:
+        earlier = [*earlier, before]
+    return {**now, "earlier": earlier} if earlier else now
+
+
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit and uncommitted changes of the checkout that holds a folder; null outside one."""
     commit = _git(folder, "rev-parse", "HEAD")

@@ -19,17 +19,17 @@ class WriteError(Exception):
 
 @contextmanager
 def writing(path: Path, *, needed: int | None = None) -> Iterator[None]:
-    """Word an OSError: raises WriteError that names the path and, where `needed` bytes are told, what is free."""
+    """Word an OSError: raises WriteError that names the path, the bytes `needed`, where told, and those free."""
     try:
         yield
     except OSError as error:
-        room = "" if needed is None else f" ({needed / 1e6:,.1f} MB needed, {_free(path) / 1e6:,.1f} MB free)"
-        raise WriteError(f"cannot write {path}: {error.strerror or error}{room}") from error
+        raise WriteError(f"cannot write {path}: {error.strerror or error} ({_room(path, needed)})") from error
 
 
-def _free(path: Path) -> int:
+def _room(path: Path, needed: int | None) -> str:
     existing = next(parent for parent in path.resolve().parents if parent.is_dir())
-    return shutil.disk_usage(existing).free
+    free = f"{shutil.disk_usage(existing).free:,} bytes free"
+    return free if needed is None else f"{needed:,} bytes needed, {free}"
 
 
 class RunError(Exception):
@@ -87,15 +87,24 @@ def write_json(path: Path, content: Any) -> None:
     Raises WriteError, and ValueError for a NaN or Inf.
     """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with replacing(path) as draft:
+    with replacing(path, needed=len(text)) as draft:
         draft.write_text(text)
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none, or a damaged one."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, needed: int | None = None) -> Iterator[Path]:
     """A draft to write that takes a file's place once it is on the disk. Raises WriteError, leaving no draft."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
+    with writing(path, needed=needed):
         try:
             yield draft
             with draft.open("rb") as file:

@@ -47,7 +47,7 @@ class Record:
     def write(self) -> None:
         """Write what waits. Raises WriteError, leaving no part of a line."""
         faults.reach("row")
-        with writing(self.path):
+        with writing(self.path, needed=len(self.waiting)):
             try:
                 while self.waiting:
                     written = self.file.write(self.waiting)
@@ -80,6 +80,12 @@ class Record:
         self.waiting = self.file.read(self.length - whole) + self.waiting
         self.file.truncate(whole)
         self.length = whole
+
+
+def whole_lines(folder: Path) -> int:
+    """The bytes of a run folder's record up to the end of its last whole line."""
+    path = folder / FILE
+    return path.read_bytes().rfind(b"\n") + 1 if path.is_file() else 0
 
 
 def read_rows(folder: Path) -> list[Row]:

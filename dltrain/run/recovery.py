@@ -7,20 +7,21 @@ from torch import Tensor
 
 from dltrain.run import checkpoint
 from dltrain.run.folder import RunError
-from dltrain.run.record import FILE
+from dltrain.run.record import FILE, whole_lines
 
 Tensors = dict[str, dict[str, Tensor]]
 Point = tuple[Tensors, dict[str, Any]]
 
 
-def newest(folder: Path) -> tuple[Point | None, list[str]]:
+def newest(folder: Path, *, allow_lost_rows: bool = False) -> tuple[Point | None, list[str]]:
     """Tensors and state of the newest checkpoint that verifies, and why newer ones were passed over.
 
     None where a run was killed before its first one. Where the best weights of all are damaged, the newest is used and
-    they are forgotten. Raises RunError (66) where there are some and none serves.
+    they are forgotten; where the record of all has lost rows, too, if that is allowed. Raises RunError (66) where there
+    are checkpoints and none serves.
     """
     passed_over: list[str] = []
-    without_best: tuple[Point, list[str]] | None = None
+    poorer: list[tuple[bool, Point, list[str]]] = []
     for path in reversed(checkpoint.steps(folder / "checkpoints")):
         try:
             tensors, state = checkpoint.load(path)
@@ -29,18 +30,25 @@ def newest(folder: Path) -> tuple[Point | None, list[str]]:
             continue
         if "optim" not in tensors:  # the best weights alone
             continue
-        if state["record_bytes"] > _size(folder / FILE):
-            passed_over.append(f"{path.name} passed over: {FILE} has lost rows that came before it")
-            continue
-        damage = _damage_of_best(path, state)
-        if damage is None:
+        losses: list[str] = []
+        if rows_lost := state["record_bytes"] > (left := whole_lines(folder)):
+            losses.append(f"{FILE} has lost rows that came before it")
+            state = {**state, "record_bytes": left}
+        if damage := _damage_of_best(path, state):
+            losses.append(f"the best weights are gone: {damage}")
+            state = {**state, "best": None, "monitor": {**state["monitor"], "step": None, "value": None}}
+        if not losses:
             return (tensors, state), passed_over
-        without_best = without_best or (_forgetting_best(tensors, state), [*passed_over, f"best forgotten: {damage}"])
-        passed_over.append(f"{path.name} passed over: {damage}")
-    if without_best:
-        return without_best
+        told = "; ".join(losses)
+        poorer.append((rows_lost, (tensors, state), [*passed_over, f"{path.name} is used although {told}"]))
+        passed_over.append(f"{path.name} passed over: {told}")
+    for rows_lost, point, notes in poorer:
+        if allow_lost_rows or not rows_lost:
+            return point, notes
     if passed_over:
-        raise RunError(f"{folder}: no checkpoint that a run could go on from; {'; '.join(passed_over)}")
+        hint = ["dltrain resume --allow-changes goes on without the rows"] * bool(poorer)
+        reasons = "; ".join([*passed_over, *hint])
+        raise RunError(f"{folder}: no checkpoint that a run could go on from; {reasons}")
     return None, []
 
 
@@ -55,16 +63,7 @@ def _damage_of_best(path: Path, state: dict[str, Any]) -> str | None:
     return None
 
 
-def _forgetting_best(tensors: Tensors, state: dict[str, Any]) -> Point:
-    """A checkpoint without its best step."""
-    return tensors, {**state, "best": None, "monitor": {**state["monitor"], "step": None, "value": None}}
-
-
 def best_weights(folder: Path, step: int) -> dict[str, Tensor]:
     """The weights of the best step. Raises RunError where its checkpoint is missing or damaged."""
     tensors, _ = checkpoint.load(folder / "checkpoints" / checkpoint.folder_name(step))
     return tensors.get("ema", tensors["model"])
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

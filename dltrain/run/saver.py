@@ -63,14 +63,15 @@ class Saver:
             return int(epoch) % self.count == 0
         return epoch == 1 or self.cost + self.last_cost < AFFORDABLE * (now - self.started)
 
-    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> bool:
         """Publish a checkpoint, unless the last one is of this step; then let go of old ones. Raises WriteError.
 
-        `state` has `best`, a row with the step of the best weights, or null, and `saves`, the count of checkpoints.
+        Returns whether there was anything to do. `state` has `best`, a row with the step of the best weights, or null,
+        and `saves`, the count of checkpoints.
         """
         path = self.folder / checkpoint.folder_name(step)
         if path == self.newest:
-            return
+            return False
         with self._counted():
             checkpoint.save(self.folder, step, tensors, state)
             self.newest = path
@@ -80,6 +81,7 @@ class Saver:
                 self._hint("best", path.with_name(checkpoint.folder_name(state["best"]["step"])))
             faults.reach("save: hinted")
             self._prune()
+        return True
 
     def save_best(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Publish the best weights, where the step's checkpoint does not hold them already. Raises WriteError."""

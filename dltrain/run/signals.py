@@ -24,13 +24,16 @@ class Interrupted(BaseException):
 def stoppable() -> Iterator[None]:
     """The first signal raises Interrupted, since there is nothing to save yet; a second one leaves at once.
 
-    What is being imported may turn that into another error, or swallow it: `heard` tells of it all the same.
+    During an import the first one leaves, too: an exception within a library's initialization may abort the process.
+    Whatever else swallows the exception or makes another of it, `heard` tells of it all the same.
     """
     heard.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         code = EXIT_CODES[signal.Signals(number)]
-        if heard:
+        if not heard and _importing(frame):
+            os.write(2, b"dltrain: interrupted\n")
+        if heard or _importing(frame):
             leave(code)
         heard.append(code)
         raise Interrupted(code)
@@ -73,6 +76,15 @@ def signalled(received: list[int], *, grace_seconds: float) -> Iterator[None]:
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported in this frame or one that called it."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def ignore_signals() -> None:

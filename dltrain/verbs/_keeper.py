@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ class Keeper:
     """The record and the checkpoints of a run, and the state that is neither the model's nor the optimizer's.
 
     With the `point` of a checkpoint, all stands as it says, and what came after it is forgotten; without one, the run
-    is at its beginning. Raises RunError and WriteError.
+    is at its beginning. `tell` hears of every checkpoint that was saved. Raises RunError and WriteError.
     """
 
-    def __init__(self, run: Run, folder: Path, point: recovery.Point | None = None) -> None:
-        self.run, self.folder = run, folder
+    def __init__(
+        self, run: Run, folder: Path, point: recovery.Point | None = None, *, tell: Callable[[str], object]
+    ) -> None:
+        self.run, self.folder, self.tell = run, folder, tell
         trainer = run.trainer
         self.saver = Saver(folder, every=trainer.checkpoint_every, keep=trainer.keep, keep_every=trainer.keep_every)
         self.monitor = Monitor(trainer.monitor)
@@ -66,7 +69,8 @@ class Keeper:
             self.save_best()
         self.position.saves += 1
         rest = {"optim": values, "totals": state["totals"], **self._progress()}
-        self.saver.save(step, tensors, {**self._usage(step), **rest})
+        if self.saver.save(step, tensors, {**self._usage(step), **rest}):
+            self.tell(f"saved {self.saver.newest}")
 
     def save_best(self) -> None:
         """Save the best weights, where there are any. Raises WriteError."""

@@ -198,7 +198,6 @@ class Session:
         try:
             self.keeper.save()
             self.failed_saves = 0
-            self.console.note(f"saved {self.keeper.saver.newest}")
         except WriteError as error:
             self.failed_saves += 1
             if self.failed_saves >= self.trainer.max_save_failures:

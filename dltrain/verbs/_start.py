@@ -19,8 +19,8 @@ from dltrain.engine.device import describe, threads
 from dltrain.models.summary import summarize
 from dltrain.run import recovery
 from dltrain.run.console import Console
-from dltrain.run.environment import environment
-from dltrain.run.folder import RunError, create, default_name, replacing, write_json, writing
+from dltrain.run.environment import environment, with_earlier
+from dltrain.run.folder import RunError, create, default_name, read_json, replacing, write_json, writing
 from dltrain.run.lock import Lock
 from dltrain.verbs._continuation import Continuation, continuation
 from dltrain.verbs._introduction import introduce
@@ -43,8 +43,7 @@ def train(composition: Composition, *, parent: Path, name: str | None = None) ->
         def fill(folder: Path) -> None:
             lock.take(folder)
             stored.write(folder / "config.yaml", composition)
-            facts = {"device": describe(run.engine.device), "threads": threads()}
-            write_json(folder / "environment.json", environment(**facts, data_fingerprint=run.data_fingerprint))
+            write_json(folder / "environment.json", _environment(run))
 
         try:
             folder = create(parent, wanted, fill, numbered=name is None)
@@ -68,12 +67,14 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
         if (code := _exit_code_of_complete(folder, changes)) is not None:
             print(f"{folder} is complete: nothing was trained")
             return code
-        point, passed_over = recovery.newest(folder)
+        point, passed_over = recovery.newest(folder, allow_lost_rows=allow_changes)
         sinks = _sinks(composition.config)
         run = build(composition.config)
         going_on = continuation(run, point, passed_over, allow_changes=allow_changes)
         with writing(folder):
             (folder / "summary.json").unlink(missing_ok=True)
+        path = folder / "environment.json"
+        write_json(path, with_earlier(_environment(run), read_json(path)))
         if changes:
             with replacing(folder / "config.yaml") as draft:
                 stored.write(draft, composition)
@@ -88,7 +89,7 @@ def _train(
         try:
             network = summarize(run.model, input_shape=run.input_shape)
             introduce(console, composition, run, network.layers, going_on.notes if going_on else ())
-            keeper = Keeper(run, folder, going_on.point if going_on else None)
+            keeper = Keeper(run, folder, going_on.point if going_on else None, tell=console.note)
             if going_on and going_on.entry:
                 keeper.position.lineage.append(going_on.entry)
             session = Session(run, keeper, console, [sink(folder) for sink in sinks], train_flops=network.train_flops)
@@ -100,6 +101,12 @@ def _train(
         finally:
             for batches in run.batches.values():
                 batches.close()
+
+
+def _environment(run: Run) -> dict[str, Any]:
+    facts = {"device": describe(run.engine.device), "threads": threads(), "data_fingerprint": run.data_fingerprint}
+    as_read_back: dict[str, Any] = json.loads(json.dumps(environment(**facts)))
+    return as_read_back
 
 
 def _sinks(config: DictConfig) -> list[Any]:
@@ -120,11 +127,8 @@ def _check(folder: Path, changes: dict[str, stored.Change], *, allow_changes: bo
 
 def _exit_code_of_complete(folder: Path, changes: dict[str, stored.Change]) -> int | None:
     """That of a run that is complete, also by the settings of now."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):  # none is there yet, or a damaged one, which going on makes anew
-        return None
-    if not isinstance(summary, dict) or summary.get("status") != "completed" or "trainer.early_stop" in changes:
+    summary = read_json(folder / "summary.json")  # a damaged one is made anew by going on
+    if summary is None or summary.get("status") != "completed" or "trainer.early_stop" in changes:
         return None
     _, epochs = changes.get("trainer.epochs", (0, 0))
     return None if epochs > summary.get("epochs", 0) else summary.get("exit_code", 0)

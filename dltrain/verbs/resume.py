@@ -6,7 +6,7 @@ from dltrain.config.errors import UsageError
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """`--allow-changes`: overrides may make the rest of the run differ from what the first part was told."""
+    """`--allow-changes`: the rest of the run may differ from its first part, or lack rows that were lost."""
     parser.add_argument("--allow-changes", action="store_true")
 
 
