@@ -1,10 +1,12 @@
 """What all tests share: the flag for long ones, one thread, and folders of their own."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which torch reads once, at the first product on a GPU
 torch.set_num_threads(1)  # two test processes share two cores; more threads would wait for each other
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

@@ -351,17 +351,17 @@ def test_a_device_that_is_not_there_is_refused_by_what_is() -> None:
 
 def test_the_device_is_configured_and_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32
+    before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.fp32_precision
     try:
         configure(CPU, threads=1, tf32=False, deterministic=True)
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark
-        assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
         assert describe(CPU).endswith(", 1 thread")
     finally:
         configure(CPU, threads=before[0], tf32=True, deterministic=False)
         torch.backends.cudnn.benchmark = before[1]
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = before[2]
+        torch.backends.cuda.matmul.fp32_precision = before[2]
     assert not torch.are_deterministic_algorithms_enabled()
     assert peak_memory(CPU) > 10_000_000
 

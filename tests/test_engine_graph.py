@@ -104,6 +104,21 @@ def test_where_recording_fails_the_run_goes_on_eagerly_and_says_why():
     assert tape.warm_ups == 25
 
 
+def test_where_one_shape_cannot_be_recorded_none_is_replayed():
+    tape = Tape()
+    ours = graphed(tape=tape)
+    ten, *_, five = batches().epoch(0)
+    for step in range(4):
+        ours.step(ten, step)
+    assert len(ours.recordings) == 1
+    tape.refuses = True
+    for step in range(4, 8):
+        ours.step(five, step)
+    replayed = tape.replayed
+    ours.step(ten, 8)
+    assert (ours.recordings, tape.replayed) == ({}, replayed)
+
+
 def test_a_loaded_state_is_recorded_anew():
     tape = Tape()
     whole, fresh = graphed("adam", tape=tape), graphed("adam", tape=tape, model=network())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dltrain.engine.device import default_generator
 from dltrain.engine.optimizer import be_capturable
 from dltrain.engine.step import Batch, Engine
 
@@ -32,15 +33,25 @@ class CudaRecorder:
 
     def warm_up(self, work: Callable[[], None]) -> None:
         self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            work()
-        torch.cuda.current_stream().wait_stream(self.stream)
+        try:
+            with torch.cuda.stream(self.stream):
+                work()
+        finally:  # also where memory ran out: what puts things right must come after what was begun
+            torch.cuda.current_stream().wait_stream(self.stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
-        # Another thread may pin the next batches' memory meanwhile, which must not end the recording.
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            work()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            # Another thread may pin the next batches' memory meanwhile, which must not end the recording.
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+                work()
+        except BaseException:
+            # A recording that failed leaves its stream current, and dropout's generator in the midst of recording.
+            torch.cuda.set_stream(before)
+            generator = default_generator(before.device)
+            fresh = torch.Generator(before.device).manual_seed(generator.initial_seed())
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
+            raise
         return graph.replay
 
 
@@ -113,6 +124,7 @@ class GraphedEngine(Engine):
         except RuntimeError as error:
             cause = error.__context__ or error  # a recording that ends in an error raises one of its own
             self.failed = True
+            self.recordings.clear()  # which draw from a generator's state that is the current one no more
             self.execution = f"eager, because the step could not be recorded: {str(cause).splitlines()[0]}"
             return False
         self.recordings[shape] = Recording(*own, replay)
