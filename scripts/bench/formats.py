@@ -16,6 +16,7 @@ from dltrain.engine.device import describe
 
 MODELS = {"mlp": 20, "lenet": 3, "resnet18": 1, "densenet": 1, "resnet50": 1}  # and the steps of a measurement
 PRECISIONS, FORMATS = ("fp32", "bf16"), ("contiguous", "channels_last")
+ON_CUDA = 50  # times as many, the first of which record the step
 REPEATS = 5
 
 
@@ -26,6 +27,8 @@ def measure(model: str, steps: int, overrides: list[str]) -> list[dict[str, obje
         words = [f"model={model}", f"device.precision={precision}", f"device.memory_format={memory_format}", *overrides]
         run = build(compose([*words, "optim=sgd", "data=synthetic", "trainer.limit_train_batches=1"]).config)
         runs[precision, memory_format] = run, next(iter(run.batches["train"].epoch(0)))
+    device = next(iter(runs.values()))[0].engine.device
+    steps *= ON_CUDA if device.type == "cuda" else 1
     seconds = {key: [] for key in runs}
 
     def work(key: tuple[str, str]) -> None:
@@ -34,8 +37,8 @@ def measure(model: str, steps: int, overrides: list[str]) -> list[dict[str, obje
             run.engine.step(batch, step)
 
     for repeat in range(REPEATS + 1):
-        for key, (run, _) in runs.items():
-            taken = stopwatch(lambda key=key: work(key), run.engine.device)
+        for key in runs:
+            taken = stopwatch(lambda key=key: work(key), device)
             if repeat:  # the first round warms up
                 seconds[key].append(taken)
     images = steps * next(iter(runs.values()))[0].config.data.batch_size
