@@ -1,16 +1,25 @@
 """`dltrain bench`: the same work for everyone, measured in turn, and what could not be measured said."""
 
 import json
+import os
 import runpy
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from dltrain.bench import contestants, measure, peers
+from dltrain.bench import machine as machines
+from dltrain.bench.floor import floor, moved_bytes
 from dltrain.bench.machine import machine
 from dltrain.bench.measure import Result
-from dltrain.bench.report import rows
+from dltrain.bench.report import machine_lines, result_table, rows
 from dltrain.bench.task import Task, prepare
 from dltrain.cli import main
 from dltrain.verbs import bench
@@ -35,10 +44,45 @@ class Broken(contestants.Course):
         raise RuntimeError("first line\nthe cause")
 
 
+class OursBroken(contestants.Ours):
+    """dltrain where it cannot be set up."""
+
+    def __init__(self, task: Task, precision: str) -> None:
+        raise RuntimeError("out of luck")
+
+
+class Clockwork(contestants.Contestant):
+    """A contestant of which a step takes so many seconds by its own clock."""
+
+    name = "clockwork"
+    each = 0.001
+
+    def steps(self, count: int) -> None:
+        self.losses = [2.3]
+
+    def step_seconds(self, count: int) -> float:
+        return count * self.each
+
+    def epoch(self) -> None:
+        pass
+
+
+OURS, COURSE, BROKEN = (contestants.Ours, "fp32"), (contestants.Course, "fp32"), (Broken, "fp32")
+RATES = {"matmul_flops_per_second": {"fp32": 1e12}, "copy_bytes_per_second": 1e10}
+MACHINE = {"device": "fake", **RATES, "python": "3.11", "packages": {}}
+
+
+def result(who: str, precision: str, seconds: list[float], loss: float | None = None, **more: Any) -> dict[str, Any]:
+    """A result of a step on 100 images as a file has it."""
+    fields = {"measure": "step", **more}
+    made = Result("mlp", fields.pop("measure"), who, precision, fields.pop("images", 100), seconds, loss, **fields)
+    return {"batch_size": 10, "image_size": 96, "train_flops_per_image": 1e9, **made.as_dict()}
+
+
 def test_a_bench_measures_everyone_and_writes_what_it_saw(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(bench, "EPOCHS", {"mlp": (2, 1)})
-    monkeypatch.setattr(bench, "contestants", lambda precision: [contestants.Ours, contestants.Course])
+    monkeypatch.setattr(bench, "QUICK_EPOCHS", {"mlp": (2, 1)})
+    monkeypatch.setattr(bench, "contestants", lambda precision, quick: [OURS, COURSE])
     output = tmp_path / "results"
     assert main(["bench", "--quick", "--repeats", "2", "--output", str(output), *SMALL]) == 0
     record = json.loads(next(output.iterdir()).read_text())
@@ -47,29 +91,87 @@ def test_a_bench_measures_everyone_and_writes_what_it_saw(tmp_path, capsys, monk
     assert all(len(result["seconds"]) == 2 and result["error"] is None for result in record["results"])
     assert record["machine"]["matmul_flops_per_second"]["fp32"] > 0
     assert machine(CPU)["copy_bytes_per_second"] == record["machine"]["copy_bytes_per_second"], "the rates are cached"
+    assert all(result["epoch_images"] == {"train": 32, "evaluated": 16} for result in record["results"])
     printed = capsys.readouterr().out
+    assert "an epoch trains on 32 images and evaluates 16" in printed
     assert "course loop, fp32" in printed
     assert " x" in printed
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", [contestants.Course, *peers.installed()], ids=lambda kind: kind.name)
-def test_everyone_does_the_same_work(task, kind):
-    ours, theirs = contestants.Ours(task), kind(task)
+def test_everyone_does_the_same_work(task, kind, precision):
+    ours, theirs = contestants.Ours(task, precision), kind(task, precision)
     for contestant in (ours, theirs):
         contestant.steps(7)
-    assert theirs.losses[-1] == pytest.approx(ours.losses[-1], rel=1e-3)
+    assert theirs.losses[-1] == pytest.approx(ours.losses[-1], rel=1e-3 if precision == "fp32" else 1e-2)
     theirs.epoch()
+
+
+def test_ours_in_another_precision_trains_on_the_same_batches_from_the_same_weights(task):
+    chosen, other = contestants.Ours(task, "fp32"), contestants.Ours(task, "bf16")
+    assert chosen.run is task.run
+    assert other.run.engine.precision.name == "bf16"
+    for (images, labels), (others, answers) in zip(chosen.batches, other.batches, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, answers)
+    assert all(map(torch.equal, chosen.run.model.parameters(), other.run.model.parameters()))
+    assert "device.precision=bf16" in other.command(Path("out"))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_everyone_is_there_in_our_precision_and_ours_in_float32(precision, quick, monkeypatch):
+    monkeypatch.setattr(peers, "installed", lambda: [peers.Lightning, peers.Timm])
+    listed = [(kind.name, each) for kind, each in bench.contestants(precision, quick=quick)]
+    assert listed[0] == ("dltrain", precision), "whom others are compared with"
+    assert {("dltrain", "fp32"), ("course loop", "fp32"), ("course loop", "bf16")} < set(listed)
+    for name in ("Lightning", "timm"):
+        wanted = ["bf16"] if precision == "bf16" else []
+        wanted += ["fp32"] if not (quick and wanted) else []
+        assert [each for who, each in listed if who == name] == wanted
+    assert len(set(listed)) == len(listed)
+
+
+def test_an_epoch_is_long_enough_and_its_evaluation_a_sixth():
+    for model in bench.ALL:
+        for quick in (False, True):
+            trained, evaluated = bench.epoch_batches(model, "cpu", quick=quick)
+            assert trained == 6 * evaluated
+            assert quick or trained >= 24
+        assert bench.epoch_batches(model, "cuda", quick=False) == (None, None)
+
+
+def test_a_whole_epoch_is_every_image(tmp_path):
+    task = prepare([*SMALL, "data.val_size=0"], batches=None, evaluated=None, folder=tmp_path)
+    assert (task.images("train"), task.images("test")) == (300, 60)
+
+
+@pytest.mark.skipif(not find_spec("lightning"), reason="Lightning is not installed")
+def test_setting_up_a_trainer_is_no_part_of_lightnings_steps(task, monkeypatch):
+    contestant = peers.Lightning(task, "fp32")
+    make, setting_up = contestant._trainer, 0.5
+    monkeypatch.setattr(contestant, "_trainer", lambda **more: (time.sleep(setting_up), make(**more))[1])
+    assert 0 < contestant.step_seconds(2) < setting_up
+
+
+def test_short_steps_are_repeated_until_they_take_the_time_that_was_asked_for(task):
+    for each in (1e-5, 0.3, 7.0):
+        contestant = Clockwork(task, "fp32")
+        contestant.each = each
+        count = measure.step_count(contestant, seconds=4.0)
+        assert 4.0 <= count * each < 4.0 + each + 1e-9
 
 
 def test_contestants_train_copies_of_their_own(task):
     before = [parameter.clone() for parameter in task.initial.parameters()]
-    contestants.Ours(task).steps(2)
-    contestants.Course(task).steps(2)
+    contestants.Ours(task, "fp32").steps(2)
+    contestants.Course(task, "fp32").steps(2)
     assert all(map(torch.equal, task.initial.parameters(), before))
 
 
 def test_a_contestant_that_fails_is_a_result_and_the_others_go_on(task):
-    kinds = [contestants.Ours, Broken, contestants.Course]
+    kinds = [OURS, BROKEN, COURSE]
     results = list(measure.measure(task, kinds, repeats=2, seconds=0.01, command=False))
     errors = {(result.measure, result.contestant): result.error for result in results if result.error}
     assert errors == {("step", "broken"): "RuntimeError: the cause"}
@@ -77,32 +179,195 @@ def test_a_contestant_that_fails_is_a_result_and_the_others_go_on(task):
     assert [cells[2] for cells in rows([result.as_dict() for result in results]) if "broken" in cells[1]] == ["failed"]
 
 
-def test_rounds_begin_with_another_contestant_each_time(task):
-    order = []
-    works = {name: lambda name=name: order.append(name) for name in "abc"}
-    results = {name: Result("mlp", "step", name, "fp32", 1) for name in "abc"}
-    measure._interleaved(works, results, task, 3)
+def test_where_we_fail_the_others_go_on_without_ratios(task, tmp_path, capsys, monkeypatch):
+    ours_broken = (OursBroken, "fp32")
+    monkeypatch.setattr(bench, "QUICK_EPOCHS", {"mlp": (2, 1)})
+    monkeypatch.setattr(bench, "contestants", lambda precision, quick: [ours_broken, COURSE])
+    assert main(["bench", "--quick", "--repeats", "1", "--output", str(tmp_path / "results"), *SMALL]) == 1
+    printed = capsys.readouterr().out
+    assert "RuntimeError: out of luck" in printed
+    record = json.loads(next((tmp_path / "results").iterdir()).read_text())
+    cells = {(row[0], row[1]): row for row in rows(record["results"])}
+    assert cells["step", "dltrain, fp32"][2] == "failed"
+    for kind in ("step", "epoch"):
+        assert cells[kind, "course loop, fp32"][4:6] == ("1", "")
+
+
+def test_a_page_is_written_where_we_failed_and_from_files_of_before(tmp_path, monkeypatch):
+    written = runpy.run_path(str(CHECKOUT / "scripts/bench/write_docs.py"))
+    failed = [result("dltrain", "fp32", [], error="Error: none"), result("course loop", "fp32", [1.0])]
+    failed += [result("course loop", "fp32", [1.0], measure="epoch")]
+    counted = {"outputs_per_image": 1000, "parameters": 100, "epoch_images": {"train": 600, "evaluated": 100}}
+    good = [
+        {**result("dltrain", "fp32", [1.0], measure=kind), **counted, "model": "lenet"} for kind in ("step", "epoch")
+    ]
+    record = {"date": "2026-01-01", "machine": MACHINE, "results": [*failed, *good]}
+    text = written["section"]("fake", record)
+    assert "| mlp |  | 1,000 |  |  |" in text, "a floor, and nothing that reaches it"
+    assert "**lenet**: batch 10, 96 px; an epoch trains on 600 images and evaluates 100" in text
+    monkeypatch.setitem(written["picture"].__globals__, "DOCS", tmp_path)
+    for results in (record["results"], failed):
+        written["picture"]("fake", {**record, "results": results})
+    assert (tmp_path / "fake.png").is_file()
+
+
+def test_a_loss_that_is_not_finite_is_a_failure(task):
+    contestant = Clockwork(task, "fp32")
+    contestant.steps = lambda count: setattr(contestant, "losses", [float("nan")])
+    with pytest.raises(ValueError, match="a loss of nan after 5 steps"):
+        measure.checked_loss(contestant)
+
+
+def test_results_are_written_after_every_model(tmp_path, monkeypatch):
+    def measured(name: str, *_: Any, **__: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        if name == "lenet":
+            raise KeyboardInterrupt
+        return MACHINE, [result("dltrain", "fp32", [1.0])]
+
+    monkeypatch.setattr(bench, "_measure", measured)
+    assert main(["bench", "model=mlp,lenet", "--output", str(tmp_path)]) == 130
+    record = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert [each["model"] for each in record["results"]] == ["mlp"]
+
+
+def test_rounds_begin_with_another_contestant_each_time():
+    order: list[str] = []
+    works = {(name, "fp32"): lambda name=name: order.append(name) or 1.0 for name in "abc"}
+    results = {key: Result("mlp", "step", *key, 1) for key in works}
+    measure.in_turns(works, results, repeats=3)
     assert order == list("abcbcacab")
+    assert results["a", "fp32"].seconds == [1.0] * 3
+
+
+def test_no_round_begins_that_would_end_too_late_but_for_the_first():
+    works = {("a", "fp32"): lambda: time.sleep(0.1) or 0.1}
+    results = {("a", "fp32"): Result("mlp", "step", "a", "fp32", 1)}
+    for limit, most in ((-1.0, 1), (0.45, 4)):
+        results["a", "fp32"].seconds.clear()
+        measure.in_turns(works, results, repeats=9, until=time.perf_counter() + limit)
+        assert 1 <= len(results["a", "fp32"].seconds) <= most
+
+
+def test_rates_are_read_from_the_cache_until_they_are_wanted_again(monkeypatch):
+    seen = []
+    monkeypatch.setattr(machines, "matmul_rate", lambda device, dtype: seen.append(dtype) or 1e12)
+    monkeypatch.setattr(machines, "copy_rate", lambda device: 1e10)
+    first, second = machines.machine(CPU), machines.machine(CPU)
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert "from the cache" in machine_lines(second)[1]
+    assert "from the cache" not in machine_lines(first)[1]
+    assert not machines.machine(CPU, again=True)["cached"]
+    assert len(seen) == 4
+
+
+def test_float16_is_measured_on_a_gpu_alone_and_a_rate_that_is_unknown_has_no_floor():
+    assert "fp16" in machines.dtypes(torch.device("cuda"))
+    assert "fp16" not in machines.dtypes(CPU)
+    here = floor(result("dltrain", "fp16", [1.0]), MACHINE)
+    assert (here.products, here.share) == (None, None)
+    record = {"machine": MACHINE, "results": [result("dltrain", "fp16", [1.0])]}
+    assert "allow" not in str(result_table(record, "mlp").title)
+
+
+def test_the_floor_is_the_slower_of_arithmetic_and_memory():
+    counts = {"outputs_per_image": 10_000, "parameters": 1000}
+    made = {**result("dltrain", "fp32", [1.0]), **counts}
+    moved = 4 * 10_000 * 4 + 6 * 1000 * 4 / 10  # outputs and gradients twice each; weights once a batch
+    assert moved_bytes(made) == moved
+    assert moved_bytes({**made, "precision": "bf16"}) == 4 * 10_000 * 2 + 6 * 1000 * 4 / 10
+    here = floor(made, MACHINE)
+    assert (here.rate, here.products, here.memory) == (100, 1000, 1e10 / moved)
+    assert here.share == 100 / 1000
+    assert floor(made, {**MACHINE, "copy_bytes_per_second": moved}).share == 100
+
+
+def test_what_a_step_costs_is_told_of_the_network(task):
+    assert task.costs["parameters"] == sum(each.numel() for each in task.initial.parameters())
+    assert task.costs["outputs_per_image"] >= 32 * 32 + 256 + 10
+
+
+def test_a_point_of_scaling_that_tells_no_rate_is_an_error_and_what_was_seen_stays(tmp_path, monkeypatch):
+    scaling = runpy.run_path(str(CHECKOUT / "scripts/bench/scaling.py"))
+    names = scaling["main"].__globals__
+    summary = {"steps": 9, "images_per_second": None, "peak_memory_bytes": 1, "device": "cpu", "precision": "fp32"}
+
+    def run(words: list[str], **_: Any) -> subprocess.CompletedProcess:
+        folder = Path(next(word for word in words if word.startswith("outputs_dir=")).partition("=")[2])
+        (folder / "runs/point").mkdir(parents=True)
+        rate = None if "data.image_size=28" in words else 100.0
+        if "data.image_size=64" in words:
+            raise KeyboardInterrupt
+        (folder / "runs/point/summary.json").write_text(json.dumps({**summary, "images_per_second": rate}))
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setitem(names, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setitem(names, "RESULTS", tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        scaling["main"](["device=cpu"])
+    points = json.loads(next(tmp_path.glob("scaling-*.json")).read_text())["points"]["image_size"]
+    assert "too short" in points[0]["error"]
+    assert points[1]["seconds_per_epoch"] == 600
+    assert len(points) == 2
+
+
+@pytest.mark.parametrize("mode", [[], ["--long"]])
+def test_the_script_for_a_gpu_survives_failures_and_passes_words_on(tmp_path, mode):
+    said, python = tmp_path / "said", tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\necho "$*" >>{said}\necho it says\ncase "$*" in *bench*) exit 7 ;; esac\n')
+    python.chmod(0o755)
+    weights = tmp_path / "out/runs/runs/one/checkpoints/step-1"
+    weights.mkdir(parents=True)
+    (weights.parents[1] / "summary.json").touch()
+    path = f"{python.parent}:{os.environ['PATH']}"
+    words = [CHECKOUT / "scripts/bench/gpu", tmp_path / "out", *mode, "data=synthetic"]
+    done = subprocess.run(words, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 1
+    commands = [line for line in said.read_text().splitlines() if "dltrain" in line or "scripts" in line]
+    assert all(line.endswith("data=synthetic") for line in commands)
+    parts = dict(line.split()[:2] for line in (tmp_path / "out/parts.txt").read_text().splitlines() if line)
+    assert parts.pop("bench") == "7"
+    last = {"fast_resnet18", "best_resnet18"} if mode else {"tests", "tests-losses", "smoke", "speedrun-2"}
+    assert last <= {name for name, code in parts.items() if code == "0"}
+    assert (weights.parents[1] / "summary.json").is_file()
+    assert not weights.parent.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_script_for_a_gpu_says_in_one_line_what_is_missing(tmp_path):
+    words = [CHECKOUT / "scripts/bench/gpu", tmp_path / "out", "data.root=/nowhere"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(words, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 78
+    assert "\nmissing  a CUDA device, the data set (data.root=FOLDER or data=synthetic)" in done.stdout
 
 
 def test_a_command_leaves_weights_and_a_picture(task, tmp_path):
     for kind, weights in ((contestants.Ours, "*.safetensors"), (contestants.Course, "*.pt")):
         output = tmp_path / "out" / kind.name
-        measure._process(kind(task).command(output))()
+        measure.process(kind(task, "fp32").command(output))()
         assert list(output.rglob(weights))
         assert list(output.rglob("curves.png"))
 
 
 def test_rates_and_ratios_are_of_medians():
-    ours = Result("mlp", "step", "dltrain", "fp32", 100, [1.0, 2.0, 9.0], 2.3).as_dict()
-    theirs = Result("mlp", "step", "course loop", "fp32", 100, [4.0, 3.0, 8.0], 2.3).as_dict()
-    odd = {**theirs, "contestant": "odd", "loss": 2.31}
-    assert [cells[5] for cells in rows([ours, theirs, odd])] == ["2.30000", "2.30000", "2.31000 differs"]
-    assert [cells[5] for cells in rows([ours, {**odd, "precision": "bf16"}])] == ["2.30000", "2.31000"]
+    ours = result("dltrain", "fp32", [1.0, 2.0, 9.0], 2.3)
+    theirs = result("course loop", "fp32", [8.0, 6.0, 16.0], 2.3, images=200)
     assert list(rows([ours, theirs])) == [
-        ("step", "dltrain, fp32", "50", "11-100", "", "2.30000"),
-        ("step", "course loop, fp32", "25", "12-33", "2.00 x", "2.30000"),
+        ("step", "dltrain, fp32", "50", "11-100", "3", "", "2.30000"),
+        ("step", "course loop, fp32", "25", "12-33", "3", "2.00 x", "2.30000"),
     ]
+
+
+def test_float32_losses_are_compared_with_ours_in_float32():
+    chosen, ours = result("dltrain", "bf16", [1.0], 2.4), result("dltrain", "fp32", [2.0], 2.3)
+    good, odd = result("course loop", "fp32", [4.0], 2.3), result("odd", "fp32", [4.0], 2.31)
+    coarse = result("course loop", "bf16", [4.0], 2.31)
+    cells = list(rows([chosen, ours, good, odd, coarse]))
+    assert [each[6] for each in cells] == ["2.40000", "2.30000", "2.30000", "2.31000 differs", "2.31000"]
+    assert [each[5] for each in cells] == ["", "2.00 x", "4.00 x", "4.00 x", "4.00 x"], "over the precision we chose"
+    assert [each[6] for each in rows([chosen, odd])] == ["2.40000", "2.31000"], "nothing to compare with"
 
 
 def test_colour_images_are_refused_in_one_line(tmp_path, capsys):

@@ -4,23 +4,24 @@ import sys
 from abc import ABC, abstractmethod
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from dltrain.bench import course
-from dltrain.bench.machine import wait
-from dltrain.bench.task import Task
+from dltrain.bench.machine import stopwatch, wait
+from dltrain.bench.task import Task, first_batches
 from dltrain.train import fit
 
 
 class Contestant(ABC):
-    """Trains its own copy of a task's network; `losses` are those of the steps taken last."""
+    """Trains its own copy of a task's network in a precision; `losses` are those of the steps taken last."""
 
     name: str
-    precision = "fp32"
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, precision: str) -> None:
+        self.task, self.precision = task, precision
         self.losses: list[float] = []
 
     @abstractmethod
@@ -31,60 +32,65 @@ class Contestant(ABC):
     def epoch(self) -> None:
         """Train an epoch with a loader of its own, and evaluate once."""
 
+    def step_seconds(self, count: int) -> float:
+        """Seconds that so many steps take, without what comes once before them."""
+        return stopwatch(lambda: self.steps(count), self.task.device)
+
     def command(self, output: Path) -> list[str] | None:
         """What one would type for an epoch whose results are on disk; None where there is no such thing."""
         return None
 
 
 class Ours(Contestant):
-    """dltrain, in the precision it chooses or is told."""
+    """dltrain, in the precision it chooses or is told, or in another one."""
 
     name = "dltrain"
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        self.precision = task.run.engine.precision.name
+    def __init__(self, task: Task, precision: str) -> None:
+        super().__init__(task, precision)
+        self.run = task.run if task.precision == precision else task.run_in(precision)
+        self.batches = first_batches(self.run)
 
     def steps(self, count: int) -> None:
-        engine = self.task.run.engine
-        for step, batch in enumerate(islice(cycle(self.task.batches), count)):
+        engine = self.run.engine
+        for step, batch in enumerate(islice(cycle(self.batches), count)):
             engine.step(batch, step)
         wait(engine.device)
         self.losses = [engine.last_loss.item()]
 
     def epoch(self) -> None:
-        run = self.task.run
-        for _ in fit(run.engine, run.batches["train"], epochs=1, evaluations={"val": run.batches["val"]}):
+        run = self.run
+        for _ in fit(run.engine, run.batches["train"], epochs=1, evaluations={"test": run.batches["test"]}):
             pass
 
     def command(self, output: Path) -> list[str]:
-        words = [*self.task.overrides, "trainer.epochs=1", f"outputs_dir={output}"]
-        return [sys.executable, "-m", "dltrain", *words]
+        words = [*self.task.overrides, f"device.precision={self.precision}", "trainer.epochs=1"]
+        return [sys.executable, "-m", "dltrain", *words, f"outputs_dir={output}"]
 
 
 class Course(Contestant):
-    """The loop of the course notes in float32."""
+    """The loop of the course notes, in bf16 under autocast."""
 
     name = "course loop"
-    bf16 = False
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
+    def __init__(self, task: Task, precision: str) -> None:
+        super().__init__(task, precision)
         self.model = task.model()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=task.rate)
-        how = {"image_size": task.image_size, "batch_size": task.batch_size}
-        self.train = course.loader(task.folder, train=True, examples=task.images("train"), **how)
-        self.val = course.loader(task.folder, train=False, examples=task.images("val"), **how)
+        self.train, self.test = course_loaders(task)
+        self.how: dict[str, Any] = {"device": task.device, "bf16": precision == "bf16"}
 
     def steps(self, count: int) -> None:
         batches = islice(cycle(self.task.plain_batches), count)
-        self.losses = course.train(self.model, batches, self.optimizer, device=self.task.device, bf16=self.bf16)
+        self.losses = course.train(self.model, batches, self.optimizer, **self.how)
 
     def epoch(self) -> None:
-        course.train(self.model, self.train, self.optimizer, device=self.task.device, bf16=self.bf16)
-        course.evaluate(self.model, self.val, device=self.task.device, bf16=self.bf16)
+        course.train(self.model, self.train, self.optimizer, **self.how)
+        course.evaluate(self.model, self.test, **self.how)
 
     def command(self, output: Path) -> list[str] | None:
+        if self.precision != "fp32":
+            return None
         task = self.task
         values = {
             "model": task.run.config.model.name,
@@ -94,19 +100,15 @@ class Course(Contestant):
             "image-size": task.image_size,
             "batch-size": task.batch_size,
             "train-examples": task.images("train"),
-            "test-examples": task.images("val"),
+            "test-examples": task.images("test"),
             "rate": task.rate,
         }
         words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
         return [sys.executable, "-m", "dltrain.bench.course", *words]
 
 
-class CourseBf16(Course):
-    """The loop of the course notes with autocast."""
-
-    name = "course loop, autocast"
-    precision = "bf16"
-    bf16 = True
-
-    def command(self, output: Path) -> None:
-        return None
+def course_loaders(task: Task) -> list[DataLoader]:
+    """The course's loaders of the images to train on and of those to evaluate."""
+    how = {"image_size": task.image_size, "batch_size": task.batch_size}
+    splits = (("train", True), ("test", False))
+    return [course.loader(task.folder, train=train, examples=task.images(split), **how) for split, train in splits]

@@ -1,6 +1,5 @@
 """What a machine can do at most: its rate of matrix products, and how fast it copies memory."""
 
-import json
 import platform
 import re
 import time
@@ -13,9 +12,9 @@ import torch
 from dltrain.data.dataset import cache_folder
 from dltrain.engine.device import describe
 from dltrain.run.environment import versions
-from dltrain.run.folder import write_json
+from dltrain.run.folder import read_json, write_json
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PACKAGES = ("dltrain", "torch", "torchvision", "lightning", "timm")
 
 
@@ -23,15 +22,22 @@ def machine(device: torch.device, *, again: bool = False) -> dict[str, Any]:
     """Rates of this device with these threads and this torch: measured once, then read from the user's cache."""
     path = cache_folder("machine.json")
     key = f"{describe(device)}, torch {torch.__version__}"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    if again or key not in known:
+    known = read_json(path) or {}
+    cached = not again and key in known and set(known[key]["matmul_flops_per_second"]) == set(dtypes(device))
+    if not cached:
         known[key] = {
-            "matmul_flops_per_second": {name: matmul_rate(device, dtype) for name, dtype in DTYPES.items()},
+            "matmul_flops_per_second": {name: matmul_rate(device, dtype) for name, dtype in dtypes(device).items()},
             "copy_bytes_per_second": copy_rate(device),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, known)
-    return {"device": describe(device), **known[key], "python": platform.python_version(), "packages": packages()}
+    facts = {"device": describe(device), **known[key], "cached": cached}
+    return {**facts, "python": platform.python_version(), "packages": packages()}
+
+
+def dtypes(device: torch.device) -> dict[str, torch.dtype]:
+    """The number formats that are measured on a device: nobody trains in float16 on a CPU."""
+    return {name: dtype for name, dtype in DTYPES.items() if name != "fp16" or device.type == "cuda"}
 
 
 def packages() -> dict[str, str]:
@@ -72,6 +78,8 @@ def wait(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def write_results(folder: Path, device: str, record: dict[str, Any]) -> Path:

@@ -1,9 +1,12 @@
 """Measuring contestants one after the other, again and again, so that a noisy machine is unfair to all alike."""
 
+import math
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from dltrain.bench.machine import stopwatch
 from dltrain.bench.task import Task
 
 CHECKED_STEPS = 5  # after which losses are compared, and which warm up
+Key = tuple[str, str]  # a contestant's name and precision
+Kind = tuple[type[Contestant], str]
 
 
 @dataclass
@@ -33,75 +38,90 @@ class Result:
 
 
 def measure(
-    task: Task, kinds: list[type[Contestant]], *, repeats: int, seconds: float, command: bool
+    task: Task, kinds: Sequence[Kind], *, repeats: int, seconds: float, command: bool, until: float = math.inf
 ) -> Iterator[Result]:
     """Yield the results of every contestant: the step's rate, an epoch's, and a command's where one is wanted.
 
-    `seconds` is about what one measurement of the step takes us.
+    A measurement of the step takes at least about `seconds`. No second round begins that would not be done by `until`,
+    on the clock of `time.perf_counter`. A contestant that fails has an error in place of seconds.
     """
-    results: dict[str, Result] = {}
-    contestants: dict[str, Contestant] = {}
-    name = task.run.config.model.name
-    for kind in kinds:
-        result = results[kind.name] = Result(name, "step", kind.name, kind.precision, 0)
+    there: dict[Key, Contestant] = {}
+    works: dict[Key, Callable[[], float]] = {}
+    results = {(kind.name, precision): _result(task, "step", kind, precision) for kind, precision in kinds}
+    for kind, precision in kinds:
+        key, result = (kind.name, precision), results[kind.name, precision]
         try:
-            contestants[kind.name] = contestant = kind(task)
-            contestant.steps(CHECKED_STEPS)
-            result.precision, result.loss = contestant.precision, contestant.losses[-1]
+            one = kind(task, precision)
+            result.loss = checked_loss(one)
+            count = step_count(one, seconds=seconds)
         except Exception as error:
-            if kind is kinds[0]:  # ours: nothing could be compared
-                raise
             result.error = _words(error)
-            contestants.pop(kind.name, None)
-    ours = next(iter(contestants.values()))
-    each = stopwatch(lambda: ours.steps(1), task.device)
-    count = min(max(1, round(seconds / each)), 200)
-    works: dict[str, Callable[[], Any]] = {key: _steps(one, count) for key, one in contestants.items()}
-    for result in results.values():
+            continue
         result.images = count * task.batch_size
-    _interleaved(works, results, task, repeats)
+        there[key], works[key] = one, partial(one.step_seconds, count)
+    in_turns(works, results, repeats=repeats, until=until)
     yield from results.values()
 
-    whole = {key: Result(name, "epoch", key, one.precision, task.images("train")) for key, one in contestants.items()}
-    _interleaved({key: one.epoch for key, one in contestants.items()}, whole, task, repeats)
-    yield from whole.values()
+    epochs = {key: partial(stopwatch, one.epoch, task.device) for key, one in there.items()}
+    yield from _whole(task, "epoch", there, epochs, repeats=repeats, until=until)
     if command:
-        yield from _commands(task, contestants, repeats)
+        with tempfile.TemporaryDirectory() as folder:
+            commands = {key: one.command(Path(folder) / "outputs") for key, one in there.items()}
+            typed = {key: partial(stopwatch, process(words), task.device) for key, words in commands.items() if words}
+            yield from _whole(task, "command", there, typed, repeats=repeats, until=until)
 
 
-def _steps(contestant: Contestant, count: int) -> Callable[[], None]:
-    return lambda: contestant.steps(count)
+def checked_loss(contestant: Contestant) -> float:
+    """The loss after the first steps. Raises ValueError where it is not finite."""
+    contestant.steps(CHECKED_STEPS)
+    loss = contestant.losses[-1]
+    if not math.isfinite(loss):
+        raise ValueError(f"a loss of {loss} after {CHECKED_STEPS} steps")
+    return loss
 
 
-def _commands(task: Task, contestants: dict[str, Contestant], repeats: int) -> Iterator[Result]:
-    """From Enter to files on disk."""
-    with tempfile.TemporaryDirectory() as folder:
-        works, results = {}, {}
-        for key, contestant in contestants.items():
-            words = contestant.command(Path(folder) / "outputs")
-            if words is not None:
-                works[key] = _process(words)
-                precision, images = contestant.precision, task.images("train")
-                results[key] = Result(task.run.config.model.name, "command", key, precision, images)
-        _interleaved(works, results, task, repeats)
-    yield from results.values()
+def step_count(contestant: Contestant, *, seconds: float) -> int:
+    """How many steps take a contestant so many seconds: ever more are tried until that can be told."""
+    count = 1
+    while (taken := contestant.step_seconds(count)) < seconds / 4:
+        count *= 2
+    return math.ceil(count * seconds / taken)
 
 
-def _process(words: list[str]) -> Callable[[], Any]:
-    return lambda: subprocess.run(words, check=True, capture_output=True, text=True)
-
-
-def _interleaved(works: dict[str, Callable[[], Any]], results: dict[str, Result], task: Task, repeats: int) -> None:
-    """Time every work in turn, each round beginning with another one; one that fails drops out and says why."""
+def in_turns(
+    works: Mapping[Key, Callable[[], float]], results: Mapping[Key, Result], *, repeats: int, until: float = math.inf
+) -> None:
+    """Do every work in turn, each round beginning with another one; one that fails drops out and says why."""
     names = list(works)
-    for number in range(repeats):
-        first = number % len(names)
+    for number in range(repeats if names else 0):
+        start, first = time.perf_counter(), number % len(names)
         for name in [*names[first:], *names[:first]]:
             if results[name].error is None:
                 try:
-                    results[name].seconds.append(stopwatch(works[name], task.device))
+                    results[name].seconds.append(works[name]())
                 except Exception as error:
                     results[name].error = _words(error)
+        now = time.perf_counter()
+        if now + (now - start) > until:
+            break
+
+
+def process(words: list[str]) -> Callable[[], Any]:
+    """A command to run. Raises CalledProcessError where it fails."""
+    return lambda: subprocess.run(words, check=True, capture_output=True, text=True)
+
+
+def _result(task: Task, measure: str, who: type[Contestant] | Contestant, precision: str, images: int = 0) -> Result:
+    return Result(task.run.config.model.name, measure, who.name, precision, images)
+
+
+def _whole(
+    task: Task, measure: str, there: dict[Key, Contestant], works: Mapping[Key, Callable[[], float]], **how: Any
+) -> Iterator[Result]:
+    """The results of works that each train an epoch."""
+    results = {key: _result(task, measure, there[key], key[1], task.images("train")) for key in works}
+    in_turns(works, results, **how)
+    yield from results.values()
 
 
 def _words(error: Exception) -> str:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dltrain.bench import course
-from dltrain.bench.contestants import Contestant
+from dltrain.bench.contestants import Contestant, course_loaders
+from dltrain.bench.machine import wait
 from dltrain.bench.task import Task
 
 
@@ -26,32 +26,61 @@ class Lightning(Contestant):
 
     name = "Lightning"
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
+    def __init__(self, task: Task, precision: str) -> None:
+        super().__init__(task, precision)
         self.module = _lightning_module(task.model(), task.rate)
         for logger in [name for name in logging.root.manager.loggerDict if name.startswith("lightning")]:
             logging.getLogger(logger).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="lightning")
-        how = {"image_size": task.image_size, "batch_size": task.batch_size}
-        self.train = course.loader(task.folder, train=True, examples=task.images("train"), **how)
-        self.val = course.loader(task.folder, train=False, examples=task.images("val"), **how)
+        self.train, self.test = course_loaders(task)
 
-    def _trainer(self) -> Any:
+    def _trainer(self, **more: Any) -> Any:
         import lightning
 
         quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
         accelerator = {"cuda": "gpu"}.get(self.task.device.type, self.task.device.type)
         return lightning.Trainer(
-            max_epochs=1, accelerator=accelerator, devices=1, num_sanity_val_steps=0, **dict.fromkeys(quiet, False)
+            max_epochs=1,
+            accelerator=accelerator,
+            devices=1,
+            num_sanity_val_steps=0,
+            precision={"bf16": "bf16-mixed", "fp32": "32-true"}[self.precision],
+            **dict.fromkeys(quiet, False),
+            **more,
         )
 
     def steps(self, count: int) -> None:
+        self.step_seconds(count)
+
+    def step_seconds(self, count: int) -> float:
+        """From the start of the first step to the end of the last: setting up a Trainer is no part of a step."""
         batches = list(islice(cycle(self.task.plain_batches), count))
-        self._trainer().fit(self.module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+        clock = _lightning_clock(self.task.device)
+        self._trainer(callbacks=[clock]).fit(self.module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
         self.losses = [self.module.last_loss.item()]
+        return float(clock.end - clock.start)
 
     def epoch(self) -> None:
-        self._trainer().fit(self.module, self.train, self.val)
+        self._trainer().fit(self.module, self.train, self.test)
+
+
+def _lightning_clock(device: torch.device) -> Any:
+    import lightning
+
+    class Clock(lightning.Callback):  # type: ignore[misc,unused-ignore]
+        """When the first step of a fit began, and when the last one ended."""
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, number: int) -> None:
+            if number == 0:
+                wait(device)
+                self.start = time.perf_counter()
+
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, number: int) -> None:
+            if trainer.is_last_batch:
+                wait(device)
+                self.end = time.perf_counter()
+
+    return Clock()
 
 
 def _lightning_module(model: nn.Module, rate: float) -> Any:
@@ -87,8 +116,8 @@ class Timm(Contestant):
 
     name = "timm"
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
+    def __init__(self, task: Task, precision: str) -> None:
+        super().__init__(task, precision)
         from timm.data import create_loader
         from timm.optim import create_optimizer_v2
         from torchvision import datasets
@@ -97,7 +126,7 @@ class Timm(Contestant):
         self.optimizer = create_optimizer_v2(self.model, opt="momentum", lr=task.rate, momentum=0.0, weight_decay=0.0)
         self.loss = nn.CrossEntropyLoss()
         self.loaders = {}
-        for split, train in (("train", True), ("val", False)):
+        for split, train in (("train", True), ("test", False)):
             images = datasets.FashionMNIST(task.folder, train=train)
             images.data, images.targets = (each[: task.images(split)] for each in (images.data, images.targets))
             self.loaders[split] = create_loader(
@@ -123,6 +152,9 @@ class Timm(Contestant):
         self._train(self.loaders["train"])
         self._validate()
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.task.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
     def _train(self, batches: Any) -> None:
         from timm.utils import AverageMeter
 
@@ -130,7 +162,8 @@ class Timm(Contestant):
         meter, seconds, end = AverageMeter(), AverageMeter(), time.time()
         for images, labels in batches:
             images, labels = images.to(self.task.device), labels.to(self.task.device)
-            loss = self.loss(self.model(images), labels)
+            with self._autocast():
+                loss = self.loss(self.model(images), labels)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -144,7 +177,7 @@ class Timm(Contestant):
 
         self.model.eval()
         top1 = AverageMeter()
-        with torch.no_grad():
-            for images, labels in self.loaders["val"]:
+        with torch.no_grad(), self._autocast():
+            for images, labels in self.loaders["test"]:
                 images, labels = images.to(self.task.device), labels.to(self.task.device)
                 top1.update(accuracy(self.model(images), labels, topk=(1,))[0].item(), len(images))

@@ -1,7 +1,9 @@
 """One piece of work for every contestant: the same network, weights, batches and optimizer."""
 
 import copy
+import math
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,17 @@ from dltrain.components import make
 from dltrain.config.compose import compose
 from dltrain.config.errors import ConfigError
 from dltrain.engine.step import Batch
-from dltrain.models.summary import train_flops
+from dltrain.models.summary import parameter_count, summarize
 
 # Pixels from 0 to 1, as torchvision's ToTensor gives them, and the plainest optimizer.
-COMMON = ("optim=sgd", "optim.lr=0.01", "data.standardize=none", "trainer.checkpoint_every=1000 epochs")
+# All images that are not tested on are trained on, so that an epoch and its evaluation are those of the course.
+COMMON = (
+    "optim=sgd",
+    "optim.lr=0.01",
+    "data.standardize=none",
+    "data.val_size=0",
+    "trainer.checkpoint_every=1000 epochs",
+)
 PREPARED = 4  # batches on the device for the step's rate
 
 
@@ -35,6 +44,14 @@ class Task:
     @property
     def device(self) -> torch.device:
         return self.run.engine.device
+
+    @property
+    def precision(self) -> str:
+        return self.run.engine.precision.name
+
+    def run_in(self, precision: str) -> Run:
+        """The same run in another precision."""
+        return build(compose([*self.overrides, f"device.precision={precision}"]).config)
 
     @property
     def batch_size(self) -> int:
@@ -58,30 +75,39 @@ class Task:
         return [(images.contiguous(), labels) for images, labels in self.batches]
 
     @property
-    def flops(self) -> int:
-        """Floating-point operations of training on an image."""
-        return train_flops(self.initial, input_shape=self.run.input_shape)
+    def costs(self) -> dict[str, int]:
+        """What a step takes at least: operations and layers' outputs per image, and the parameters."""
+        summary = summarize(self.initial, input_shape=self.run.input_shape)
+        return {
+            "train_flops_per_image": summary.train_flops,
+            "outputs_per_image": sum(math.prod(layer.output_shape) for layer in summary.layers),
+            "parameters": parameter_count(self.initial),
+        }
 
     def images(self, split: str) -> int:
         """Examples that an epoch of a split takes."""
         return self.run.batches[split].num_examples
 
 
-def prepare(overrides: list[str], *, batches: int, evaluated: int, folder: Path) -> Task:
-    """Compose and build a run of so many batches an epoch, and write its data for the others.
+def prepare(overrides: list[str], *, batches: int | None, evaluated: int | None, folder: Path) -> Task:
+    """Compose and build a run of so many batches an epoch, None being all, and write its data for the others.
 
     Raises ConfigError where the data are not grey images of 28 pixels.
     """
-    limits = (f"trainer.limit_train_batches={batches}", f"trainer.limit_val_batches={evaluated}")
-    overrides = [*COMMON, *overrides, *limits, f"trainer.limit_test_batches={evaluated}"]
+    limits = {"train": batches, "val": evaluated, "test": evaluated}
+    words = [f"trainer.limit_{split}_batches={'null' if most is None else most}" for split, most in limits.items()]
+    overrides = [*COMMON, *overrides, *words]
     config = compose(overrides).config
     examples = make(data, config.data).load()
     for part, named in (("train", "train"), ("test", "t10k")):
         write_idx(folder, named, examples[part].images, examples[part].labels)
     run = build(config)
-    serving = iter(run.batches["train"].epoch(0))
-    prepared = [next(serving) for _ in range(min(PREPARED, len(run.batches["train"])))]
-    return Task(overrides, run, folder, copy.deepcopy(run.model), prepared)
+    return Task(overrides, run, folder, copy.deepcopy(run.model), first_batches(run))
+
+
+def first_batches(run: Run) -> list[Batch]:
+    """The batches on which steps are measured, which are the same in every precision."""
+    return list(islice(run.batches["train"].epoch(0), PREPARED))
 
 
 def write_idx(folder: Path, part: str, images: Any, labels: Any) -> None:

@@ -1,6 +1,7 @@
 """Measure this machine, and dltrain beside other training loops: `dltrain bench [--quick] [overrides]`."""
 
 import argparse
+import math
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -8,19 +9,27 @@ from pathlib import Path
 from typing import Any
 
 QUICK, ALL = ("mlp", "lenet", "resnet18"), ("mlp", "lenet", "resnet18", "densenet")
-# Batches of an epoch and of its evaluation, by model: some seconds on two CPU cores.
-EPOCHS = {"mlp": (40, 8), "lenet": (6, 2), "resnet18": (2, 1), "densenet": (2, 1)}
+QUICK_MINUTES = 8.0  # in which the last round has ended, but for a machine that is slower than any seen
+# Batches that an epoch on a CPU trains on and evaluates, 6 to 1 as in the whole set, by model.
+EPOCHS = {"mlp": (240, 40), "lenet": (48, 8)}
+QUICK_EPOCHS = {"mlp": (60, 10), "lenet": (18, 3)}
+OTHERS, QUICK_OTHERS, QUICK_CUDA, WHOLE = (24, 4), (6, 1), (120, 20), (None, None)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """How long, and where results go."""
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--minutes", type=float)
     parser.add_argument("--output", type=Path)
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
-    """Measure model after model, print a table each, and write a file of all results where a folder is named."""
+    """Measure model after model, print a table each, and write a file of all results where a folder is named.
+
+    Exit 1 where we failed; others may.
+    """
     chosen = [word.partition("=")[2] for word in words if word.startswith("model=")]
     names = chosen[-1].split(",") if chosen else QUICK if flags.quick else ALL
     overrides = [word for word in words if not word.startswith("model=")]
@@ -30,43 +39,65 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     from dltrain.run.console import Console
 
     console, start = Console(), time.perf_counter()
+    minutes = flags.minutes or (QUICK_MINUTES if flags.quick else math.inf)
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": None, "results": []}
-    for name in names:
+    for number, name in enumerate(names):
         console.say(f"measuring {name} ...")
-        known = record["machine"]
-        record["machine"], results = _measure(name, overrides, flags, machine=known)
+        known, now = record["machine"], time.perf_counter()
+        until = now + (start + 60 * minutes - now) / (len(names) - number)
+        record["machine"], results = _measure(name, overrides, flags, machine=known, until=until)
         record["results"] += results
         if known is None:
             console.say("\n".join(machine_lines(record["machine"])))
         console.say(result_table(record, name))
+        if flags.output:  # after every model: what comes next may be killed
+            console.say(f"results  {write_results(flags.output, record['machine']['device'], record)}")
     console.say(f"\n{LEGEND}\n{time.perf_counter() - start:.0f} s in all")
-    if flags.output:
-        console.say(f"results  {write_results(flags.output, record['machine']['device'], record)}")
-    return 0
+    return int(any(result["error"] for result in record["results"] if result["contestant"] == "dltrain"))
 
 
-def contestants(precision: str) -> list[Any]:
-    """We first, then the course loop, in our precision too, and the trainers that are installed."""
-    from dltrain.bench.contestants import Course, CourseBf16, Ours
+def contestants(precision: str, *, quick: bool) -> list[Any]:
+    """Classes and precisions: we first, in float32 too, the course loop, and the trainers that are installed.
+
+    A quick bench has those in our precision alone.
+    """
+    from dltrain.bench.contestants import Course, Ours
     from dltrain.bench.peers import installed
 
-    return [Ours, Course, *([CourseBf16] if precision == "bf16" else []), *installed()]
+    peers = ["bf16", "fp32"] if precision == "bf16" else ["fp32"]
+    return [
+        *((Ours, each) for each in dict.fromkeys([precision, "fp32"])),
+        *((Course, each) for each in ("fp32", "bf16")),
+        *((peer, each) for peer in installed() for each in peers[: 1 if quick else None]),
+    ]
+
+
+def epoch_batches(model: str, device: str, *, quick: bool) -> tuple[int | None, int | None]:
+    """Batches that an epoch trains on and evaluates, None being all: as many as start effects do not rule."""
+    if device == "cuda":
+        return QUICK_CUDA if quick else WHOLE
+    return QUICK_EPOCHS.get(model, QUICK_OTHERS) if quick else EPOCHS.get(model, OTHERS)
 
 
 def _measure(
-    name: str, overrides: list[str], flags: argparse.Namespace, *, machine: dict[str, Any] | None
+    name: str, overrides: list[str], flags: argparse.Namespace, *, machine: dict[str, Any] | None, until: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The machine, measured where it is not known yet, and the results of one model."""
+    """The machine, where it is not known yet, and the results of one model."""
     from dltrain.bench import machine as machines
     from dltrain.bench.measure import measure
     from dltrain.bench.task import prepare
+    from dltrain.config.compose import compose
+    from dltrain.engine import select
 
-    seconds, scale = (1.0, 1) if flags.quick else (4.0, 3)
-    batches, evaluated = (scale * count for count in EPOCHS.get(name, (2, 1)))
+    words = [f"model={name}", *overrides]
+    device = select(compose(words).config.device.name)
+    batches, evaluated = epoch_batches(name, device.type, quick=flags.quick)
     with tempfile.TemporaryDirectory() as folder:
-        task = prepare([f"model={name}", *overrides], batches=batches, evaluated=evaluated, folder=Path(folder))
-        found = machine or machines.machine(task.device, again=True)
-        how = {"repeats": flags.repeats, "seconds": seconds, "command": name == "lenet"}
-        results = list(measure(task, contestants(task.run.engine.precision.name), **how))
+        task = prepare(words, batches=batches, evaluated=evaluated, folder=Path(folder))
+        found = machine or machines.machine(device, again=flags.again)
+        how = {"repeats": flags.repeats, "seconds": 1.0 if flags.quick else 4.0, "until": until}
+        kinds = contestants(task.precision, quick=flags.quick)
+        results = list(measure(task, kinds, command=name == "lenet", **how))
         settings = {"batch_size": task.batch_size, "image_size": task.image_size, "overrides": task.overrides}
-        return found, [{**settings, "train_flops_per_image": task.flops, **result.as_dict()} for result in results]
+        epoch = {"train": task.images("train"), "evaluated": task.images("test")}
+        return found, [{**settings, **task.costs, "epoch_images": epoch, **result.as_dict()} for result in results]

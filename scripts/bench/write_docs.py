@@ -7,15 +7,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dltrain.bench.report import COLUMNS, floor, machine_lines, rows
+from dltrain.bench.floor import floor
+from dltrain.bench.report import COLUMNS, heading, machine_lines, rows
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "scripts" / "bench" / "results"
 DOCS = ROOT / "docs"
 START, END = "<!-- measured: written by scripts/bench/write_docs.py -->\n", "<!-- end of the measured part -->\n"
-COLORS = {"dltrain": "#1f5fa8", "course loop": "#b0b0b0", "course loop, autocast": "#8a8a8a"}
+COLORS = {"dltrain": "#1f5fa8", "course loop": "#8a8a8a", "Lightning": "#d98e32", "timm": "#6a9f58"}
 KINDS = ("scaling-", "formats-")
-OTHERS = ("#d98e32", "#6a9f58")
 
 
 def records(kind: str = "") -> list[tuple[str, dict[str, Any]]]:
@@ -39,54 +39,71 @@ def section(name: str, record: dict[str, Any]) -> str:
     lines += [*machine_lines(record["machine"]), "```", "", f"![Epoch rates of {name}]({name}.png)", ""]
     lines += floors(record)
     for model, results in by_model(record).items():
-        first = results[0]
-        lines += ["", f"**{model}**, batch {first['batch_size']}, {first['image_size']} px", ""]
+        name, _, rest = heading(model, results[0]).partition(":")
+        lines += ["", f"**{name}**:{rest}", ""]
         lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
         lines += ["| " + " | ".join(cells) + " |" for cells in rows(results)]
     return "\n".join(lines) + "\n"
 
 
 def floors(record: dict[str, Any]) -> list[str]:
-    """State, floor and gap of each model."""
-    lines = ["| model | step, images/s | floor: its matrix products alone | reached |", "|---|---|---|---|"]
+    """State, floors and gap of each model; what a file does not tell or what failed stays empty."""
+    lines = ["| model | step, images/s | matrix products' floor | memory's floor | reached |", "|---|---|---|---|---|"]
     for model, results in by_model(record).items():
-        most, share = floor(results[0], record["machine"])
-        rate = results[0]["images"] / median(results[0]["seconds"])
-        lines.append(f"| {model} | {rate:,.0f} | {most:,.0f} | {share:.0%} |")
+        here = floor(results[0], record["machine"])
+        rates = ["" if rate is None else f"{rate:,.0f}" for rate in (here.rate, here.products, here.memory)]
+        lines.append(f"| {model} | {' | '.join(rates)} | {'' if here.share is None else f'{here.share:.0%}'} |")
     return lines
+
+
+def epochs(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The whole-epoch results of each model of which we have one: ours first, without those that failed."""
+    measured = {
+        model: [result for result in results if result["measure"] == "epoch" and not result["error"]]
+        for model, results in by_model(record).items()
+    }
+    return {model: good for model, good in measured.items() if good and good[0]["contestant"] == "dltrain"}
 
 
 def picture(name: str, record: dict[str, Any]) -> None:
     """Bars: images a second of a whole epoch, by model and contestant, over dltrain's."""
-    groups = by_model(record)
-    figure = Figure(figsize=(8, 1.2 + 0.9 * len(groups)), layout="constrained")
+    groups = epochs(record)
+    figure = Figure(figsize=(8, 1.2 + 0.16 * sum(map(len, groups.values())) + 0.1 * len(groups)), layout="constrained")
     axes = figure.subplots()
-    names: list[str] = []
-    for place, results in enumerate(groups.values()):
-        epoch = [result for result in results if result["measure"] == "epoch" and result["seconds"]]
-        ours = next(median(result["seconds"]) for result in epoch if result["contestant"] == "dltrain")
-        for number, result in enumerate(epoch):
-            who = result["contestant"]
-            names += [who] if who not in names else []
-            color = COLORS.get(who, OTHERS[(names.index(who)) % 2])
-            share, y = ours / median(result["seconds"]), place + 0.8 * number / len(epoch)
-            label = who if who not in [text.get_label() for text in axes.containers] else None
-            bar = axes.barh(y, share, height=0.8 / len(epoch), color=color, label=label)
-            axes.bar_label(bar, [f" {result['images'] / median(result['seconds']):,.0f}"], fontsize=8)
-    axes.set_yticks([place + 0.3 for place in range(len(groups))], list(groups))
+    ticks, y = [], 0.0
+    for results in groups.values():
+        ticks.append(y + (len(results) - 1) / 2)
+        for result in results:
+            bar(axes, y, result, ours=median(results[0]["seconds"]))
+            y += 1
+        y += 0.8
+    axes.set_yticks(ticks, list(groups))
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.15)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
     axes.set_xlabel("speed of a whole epoch over dltrain's; the numbers are images a second")
     axes.set_title(f"{record['machine']['device']}, {record['date']}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4)
+    labelled = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # each name once
+    if labelled:
+        figure.legend(labelled.values(), labelled, frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     figure.savefig(DOCS / f"{name}.png", dpi=120)
+
+
+def bar(axes: Any, y: float, result: dict[str, Any], *, ours: float) -> None:
+    """A contestant's bar: a color for each trainer, paler in float32."""
+    who, alpha = result["contestant"].partition(",")[0], 0.55 if result["precision"] == "fp32" else 1.0
+    label = f"{who}, {result['precision']}"
+    bars = axes.barh(y, ours / median(result["seconds"]), height=0.9, color=COLORS[who], alpha=alpha, label=label)
+    axes.bar_label(bars, [f" {result['images'] / median(result['seconds']):,.0f}"], fontsize=7)
 
 
 def scaling(name: str, record: dict[str, Any]) -> str:
     """The table of a machine's costs over image size, batch and depth."""
     lines = [f"### {record['device']}, {record['date']}", "", f"![Cost of an epoch]({name}.png)", ""]
-    lines += ["| model | px | batch | images/s | s an epoch of 60,000 | peak memory |", "|---|---|---|---|---|---|"]
+    holder = record.get("memory_of", "process")
+    lines += [f"| model | px | batch | images/s | s an epoch of 60,000 | peak memory of the {holder} |"]
+    lines += ["|---|---|---|---|---|---|"]
     for points in record["points"].values():
         for point in points:
             where = f"| {point['model']} | {point['image_size']} | {point['batch_size']} |"
@@ -102,16 +119,17 @@ def scaling_picture(name: str, record: dict[str, Any]) -> None:
     """Seconds an epoch and memory, over each thing that was varied."""
     figure = Figure(figsize=(9, 3), layout="constrained")
     titles = {"image_size": "image size (px)", "batch_size": "batch size", "model": "depth"}
-    for axes, (key, points) in zip(figure.subplots(1, 3), record["points"].items(), strict=True):
+    places = figure.subplots(1, len(record["points"]), squeeze=False)[0]
+    for axes, (key, points) in zip(places, record["points"].items(), strict=True):
         good = [point for point in points if "error" not in point]
-        places = [str(point[key]).removeprefix("resnet") for point in good]
-        axes.plot(places, [point["seconds_per_epoch"] for point in good], "o-", color="#1f5fa8")
+        values = [str(point[key]).removeprefix("resnet") for point in good]
+        axes.plot(values, [point["seconds_per_epoch"] for point in good], "o-", color="#1f5fa8")
         axes.set_xlabel(titles[key])
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
-        for place, point in zip(places, good, strict=True):
+        for value, point in zip(values, good, strict=True):
             memory = f"{point['peak_memory_bytes'] / 2**30:.1f}"
-            axes.annotate(memory, (place, point["seconds_per_epoch"]), (0, 6), textcoords="offset points", fontsize=7)
+            axes.annotate(memory, (value, point["seconds_per_epoch"]), (0, 6), textcoords="offset points", fontsize=7)
     figure.axes[0].set_ylabel("seconds an epoch of 60,000")
     figure.suptitle(f"{record['device']}, {record['date']}; small figures: GiB at most", fontsize=9)
     figure.savefig(DOCS / f"{name}.png", dpi=120)
