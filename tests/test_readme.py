@@ -44,8 +44,8 @@ def test_a_command_runs(line):
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
     plain = verb or any(word in ("--help", "--cfg", "-sc") for word in words)
     expected = 78 if "78" in line_of(line) else 0
-    if words[0] == "resume":
-        assert main([*on_little_data(["model=mlp"]), f"name={words[1]}"]) == 0
+    for name in words[1:] if words[0] == "diff" else words[1:2] if words[0] == "resume" else ():
+        assert main([*on_little_data(["model=mlp"]), f"name={name}"]) == 0
     assert main(words if plain else on_little_data(words)) == expected
 
 

@@ -1,7 +1,9 @@
-"""Sweeps: the grid, jobs in processes of their own, the ranking, and one 2x2 sweep through the command."""
+"""Sweeps: the grid, places, jobs that end in any way, and what a sweep is after it was killed."""
 
 import csv
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,23 +11,43 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import LITTLE, summary
+import torch
+from helpers import LITTLE, rows, summary
+from troubles import end
 
 from dltrain.cli import main
+from dltrain.config.compose import compose
 from dltrain.config.errors import ConfigError
-from dltrain.sweep.grid import expand, varying
+from dltrain.data import idx_file
+from dltrain.data.idx_file import encode
+from dltrain.run.folder import RunError
+from dltrain.run.lock import Lock
+from dltrain.sweep import slots as slots_of
+from dltrain.sweep.grid import expand, settings
 from dltrain.sweep.launcher import Launcher
-from dltrain.sweep.summary import rank
+from dltrain.sweep.ledger import Ledger
+from dltrain.sweep.slots import Slot, slots
+from dltrain.verbs import _job, _sweep
 
-FEW = ("trainer.epochs=1", "trainer.limit_train_batches=12", "data.batch_size=16", "trainer.log_every=4")
+FEW = ("model=mlp", "trainer.epochs=1", "trainer.limit_train_batches=12", "data.batch_size=16", "trainer.log_every=4")
+FOLDER = Path("outputs/sweeps/sweep")
+ONE_THREAD = "device.threads=1"
 
 
-def sweep(*overrides: str) -> tuple[int, Path, list[dict[str, str]]]:
-    """Run a sweep on little data: its exit code, its folder and the rows of its sweep.csv."""
-    code = main(["-m", *LITTLE, *FEW, *overrides, "outputs_dir=outputs", "name=sweep"])
-    folder = Path("outputs/sweeps/sweep").resolve()
-    with (folder / "sweep.csv").open() as file:
-        return code, folder, list(csv.DictReader(file))
+def sweep(*overrides: str) -> tuple[int, list[dict[str, str]]]:
+    """Run a sweep on little data: its exit code and the rows of its sweep.csv."""
+    code = main(["-m", *LITTLE, *FEW, "name=sweep", *overrides])
+    with (FOLDER / "sweep.csv").open() as file:
+        return code, list(csv.DictReader(file))
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, "-m", "dltrain", "-m", *LITTLE, *FEW, ONE_THREAD, "name=sweep", *overrides]
+
+
+def events(kind: str) -> list[dict]:
+    lines = (FOLDER / "sweep.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["event"] == kind]
 
 
 def test_a_grid_is_every_combination_the_last_override_fastest():
@@ -36,7 +58,7 @@ def test_a_grid_is_every_combination_the_last_override_fastest():
         ["model=mlp", "seed=0", "trainer=smoke"],
         ["model=mlp", "seed=1", "trainer=smoke"],
     ]
-    assert varying(jobs) == ["model=lenet seed=0", "model=lenet seed=1", "model=mlp seed=0", "model=mlp seed=1"]
+    assert settings(jobs)[1] == {"model": "lenet", "seed": "1"}
 
 
 def test_lists_are_values_and_choices_are_several():
@@ -46,106 +68,271 @@ def test_lists_are_values_and_choices_are_several():
         expand(["optim.lr=interval(0,1)"])
 
 
-def test_the_best_validation_comes_first_and_failures_last():
-    none = {"test_accuracy": None, "test_loss": None, "train_accuracy": None, "train_loss": None}
-    rows = [
-        {"job": 0, "status": "completed", "val_accuracy": 0.5, "val_loss": 1.0, **none},
-        {"job": 1, "status": "failed", "val_accuracy": None, "val_loss": None, **none},
-        {"job": 2, "status": "completed", "val_accuracy": 0.7, "val_loss": 2.0, **none},
-    ]
-    ranked, column = rank(rows)
-    assert [row["job"] for row in ranked] == [2, 0, 1]
-    assert column == "val_accuracy"
-    regression = [{**row, "val_accuracy": None} for row in rows]
-    ranked, column = rank(regression)
-    assert [row["job"] for row in ranked] == [0, 2, 1]
-    assert column == "val_loss"
-
-
-def end(how: str) -> int:
-    """A job that ends in one of several ways."""
-    if how == "raise":
-        raise ValueError("on purpose")
-    if how == "exit":
-        sys.exit(5)
-    if how == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(10)
-    return 0
-
-
 @pytest.mark.parametrize(
-    ("how", "code", "words"),
-    [("return", 0, ""), ("raise", 1, "ValueError: on purpose"), ("exit", 5, "exit code 5"), ("kill", -9, "SIGKILL")],
+    ("overrides", "jobs", "expected"),
+    [
+        ([], 12, [Slot(1)] * 8),
+        ([], 3, [Slot(2)] * 3),
+        (["device.threads=3"], 12, [Slot(3)] * 2),
+        (["device.threads=16"], 12, [Slot(16)]),
+        (["sweep.jobs=2"], 12, [Slot(4)] * 2),
+        (["sweep.jobs=20", "device.threads=1"], 12, [Slot(1)] * 12),
+        (["device=mps"], 4, [Slot()]),
+    ],
 )
-def test_a_job_that_ends_in_any_way_is_named(how, code, words):
-    outcome = Launcher(preload=()).run(end, how)
-    assert outcome.code == code
-    assert code == 0 or words in outcome.words
+def test_every_core_has_a_job_and_none_has_two(overrides, jobs, expected, monkeypatch):
+    monkeypatch.setattr(slots_of, "available_cores", lambda: 8)
+    monkeypatch.setattr(slots_of, "_free_memory", lambda: 2**40)
+    monkeypatch.setattr(slots_of, "visible_gpus", list)
+    assert slots(compose(overrides).config, jobs=jobs) == expected
+
+
+def test_little_memory_is_room_for_few_jobs(monkeypatch):
+    monkeypatch.setattr(slots_of, "available_cores", lambda: 8)
+    monkeypatch.setattr(slots_of, "_free_memory", lambda: 5 * 2**30)
+    assert len(slots(compose(["device=cpu"]).config, jobs=12)) == 2
+
+
+def test_a_gpu_has_one_job_or_as_many_as_are_wanted(monkeypatch, tmp_path):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'GPU 0: some'; echo 'GPU 1: other'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [slot.gpu for slot in slots(compose([]).config, jobs=9)] == ["0", "1"]
+    assert [slot.gpu for slot in slots(compose(["sweep.jobs_per_gpu=2"]).config, jobs=9)] == ["0", "1", "0", "1"]
+    assert [slot.gpu for slot in slots(compose(["sweep.jobs=1"]).config, jobs=9)] == ["0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,GPU-abc")
+    assert [slot.gpu for slot in slots(compose(["device=cuda"]).config, jobs=9)] == ["7", "GPU-abc"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert slots(compose([]).config, jobs=2)[0].gpu is None
+
+
+def test_jobs_end_in_any_way_and_none_touches_another():
+    ways = {"return": 0, "raise": 1, "exit": 5, "kill": -9, "hang": 143, "deaf": -9}
+    launcher = Launcher(end, [Slot()] * 3, timeout=5, grace_seconds=0.1)
+    found = {job: outcome for job, outcome in launcher.run([*ways, "return", "return"]) if job}
+    assert {job: outcome.code for job, outcome in found.items()} == ways
+    words = {job: outcome.words for job, outcome in found.items()}
+    assert words["raise"] == "ValueError: on purpose"
+    assert words["exit"] == "exit code 5"
+    assert "killed by SIGKILL" in words["kill"]
+    assert words["hang"] == words["deaf"] == "timeout: no end within 5 s"
+
+
+def computing(started: float, slot: Slot) -> int:
+    """Seconds to the start, in hundredths; fails without the data that the server holds, or hangs with its threads."""
+    late = time.monotonic() - started
+    assert idx_file.held, "the server holds the data"
+    torch.set_num_threads(2)
+    torch.randn(500, 500) @ torch.randn(500, 500)
+    return min(250, int(100 * late))
+
+
+def test_a_job_of_two_threads_starts_at_once_from_a_server_that_holds_the_data(tmp_path):
+    for part in ("train", "t10k"):
+        tmp_path.joinpath(f"{part}-images-idx3-ubyte").write_bytes(encode(torch.zeros(9, 28, 28).byte().numpy()))
+        tmp_path.joinpath(f"{part}-labels-idx1-ubyte").write_bytes(encode(torch.zeros(9).byte().numpy()))
+    script = f"""
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_sweep import computing
+from dltrain.config.compose import compose
+from dltrain.sweep.launcher import Launcher
+from dltrain.sweep.slots import Slot
+from dltrain.verbs._job import preloaded
+with preloaded([compose(["data=idx", "data.root={tmp_path}"])]) as modules:
+    launcher = Launcher(computing, [Slot()], preload=modules)
+print([outcome.code for _, outcome in launcher.run(time.monotonic() for _ in range(6))])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, *others = json.loads(done.stdout)
+    assert first <= 250
+    assert sorted(others)[2] < 50, "hundredths of a second"
+
+
+def troubled(request: _job.Request, slot: Slot) -> int:
+    """Some jobs of a sweep in trouble, by their seed."""
+    seed = request.composition.config.seed
+    if seed in (1, 2, 3, 4):
+        return end({1: "raise", 2: "exit", 3: "kill", 4: "hang"}[seed], slot)
+    if seed == 5:
+        words = ["optim=sgd", "optim.lr=1e38", *LITTLE, *FEW]
+        request = _job.Request(request.number, request.folder, compose(words))
+    return _job.run_job(request, slot)
+
+
+def test_a_dozen_jobs_of_which_five_are_in_trouble(monkeypatch, capsys):
+    monkeypatch.setattr(_sweep, "run_job", troubled)
+    code, lines = sweep(ONE_THREAD, "seed=range(12)", "sweep.timeout=20", "sweep.keep=all", "trainer.grace_seconds=1")
+    assert code == 3
+    status = {int(line["seed"]): line["status"] for line in lines}
+    assert status == {
+        **dict.fromkeys((1, 2, 3, 4), "failed"),
+        5: "diverged",
+        **dict.fromkeys((0, 6, 7, 8, 9, 10, 11), "completed"),
+    }
+    cause = {int(line["seed"]): line["cause"] for line in lines}
+    assert cause[1] == "ValueError: on purpose"
+    assert cause[2] == "exit code 5"
+    assert "SIGKILL" in cause[3]
+    assert cause[4] == "timeout: no end within 20 s"
+    assert "not finite" in cause[5]
+    assert all(line["val_accuracy"] for line in lines if line["status"] == "completed")
+    shown = capsys.readouterr().out
+    assert re_find(shown, "ValueError: on purpose") < re_find(shown, "Ranked by"), "a failure is shown at once"
+    for seed in (0, 6, 11):
+        assert main([*LITTLE, *FEW, ONE_THREAD, f"seed={seed}", f"name=s{seed}"]) == 0
+        single = summary(Path(f"outputs/runs/s{seed}"))
+        assert summary(FOLDER / str(seed))["weights_sha256"] == single["weights_sha256"]
+
+
+def re_find(text: str, part: str) -> int:
+    assert part in text
+    return text.index(part)
 
 
 def test_a_two_by_two_sweep_runs_ranks_and_draws(capsys):
-    code, folder, rows = sweep("model=mlp,lenet", "optim=sgd,adam")
+    code, lines = sweep("model=mlp,lenet", "optim=sgd,adam")
     assert code == 0
-    assert {path.name for path in folder.iterdir()} == {*"0123", "sweep.jsonl", "sweep.csv", "sweep.png", "sweep.svg"}
-    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
-    accuracies = [float(row["val_accuracy"]) for row in rows]
+    assert {path.name for path in FOLDER.iterdir()} == {
+        *"0123", "sweep.jsonl", "sweep.csv", "sweep.png", "sweep.svg", ".lock",
+    }  # fmt: skip
+    accuracies = [float(line["val_accuracy"]) for line in lines]
     assert accuracies == sorted(accuracies, reverse=True)
-    for row in rows:
-        best = summary(folder / row["job"])["best"]["value"]
-        assert float(row["val_accuracy"]) == best
-    assert {row["setting"] for row in rows} == {
-        f"model={m} optim={o}" for m in ("mlp", "lenet") for o in ("sgd", "adam")
-    }
+    for line in lines:
+        assert float(line["val_accuracy"]) == summary(FOLDER / line["job"])["best"]["value"]
     shown = capsys.readouterr().out
     assert "Ranked by val accuracy" in shown
     assert "one seed proves little" in shown
 
 
-def test_a_failing_job_does_not_stop_the_others(capsys):
-    code, folder, rows = sweep("model=mlp", "data.batch_size=16,100000,8")
+def test_a_job_whose_configuration_is_refused_is_one_failed_job(capsys):
+    code, lines = sweep("data.batch_size=16,100000,8", "optim.lr=0.1,-1")
     assert code == 3
-    assert [row["status"] for row in rows] == ["completed", "completed", "failed"]
-    assert "100000" in rows[-1]["cause"]
-    assert not (folder / "1").exists(), "a refused job leaves nothing"
-    assert "100000" in capsys.readouterr().out
+    assert [line["status"] for line in lines].count("completed") == 2
+    assert not (FOLDER / "2").exists(), "a refused job leaves nothing"
+    shown = capsys.readouterr().out
+    assert "100000" in shown
+    assert "optim.lr=-1: must be above 0" in shown
 
 
-def test_a_grid_that_names_an_unknown_option_is_refused_before_anything_starts(capsys):
-    assert main(["-m", *LITTLE, "model=mlp,resnet19", "outputs_dir=outputs"]) == 78
-    assert "resnet19" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["model=mlp,resnet19"], 78, "resnet19"),
+        (["seed=1,2", "optim.momentun=0.9"], 78, "momentun"),
+        (["optim.lr=-1,-2"], 78, "optim.lr=-1: must be above 0"),
+        (["optim.lr=interval(0,1)"], 78, "hydra/sweeper=optuna"),
+        (["seed=1,2", "hydra/launcher=kubernetes"], 78, "sweep.launcher=kubernetes: must be one of local"),
+        (["seed=1,2", "hydra.sweeper.n_jobs=2"], 78, "Hydra's own settings are not offered"),
+        (["seed=1,2", "sweep.resume=nowhere"], 78, "nowhere is no sweep"),
+    ],
+)
+def test_what_is_wrong_with_all_is_refused_before_anything_starts(words, code, message, capsys):
+    assert main(["-m", *LITTLE, *FEW, *words]) == code
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
     assert not Path("outputs").exists()
 
 
-def test_a_job_equals_its_single_run():
-    _, folder, _ = sweep("model=mlp", "seed=0,1", "device.threads=1")
-    assert main([*LITTLE, *FEW, "model=mlp", "seed=1", "device.threads=1", "name=single", "outputs_dir=outputs"]) == 0
-    single = summary(Path("outputs/runs/single"))
-    assert summary(folder / "1")["weights_sha256"] == single["weights_sha256"]
+def test_flags_may_stand_anywhere():
+    assert main([*LITTLE, *FEW, "optim.lr=0.1", "--multirun", "seed=1,2", "name=sweep"]) == 0
+    assert len(events("end")) == 2
 
 
-def test_a_sweep_name_that_is_taken_is_refused(capsys):
-    few = ["-m", *LITTLE, "model=mlp", "data.batch_size=100000", "seed=0,1", "outputs_dir=outputs", "name=sweep"]
-    assert main(few) == 3
-    shown = capsys.readouterr().out
-    assert "No job completed" in shown
-    assert "picture" not in shown, "none was drawn"
-    assert main(few) == 78
-    assert "is there already" in capsys.readouterr().err
+def test_the_same_sweep_once_more_runs_what_is_new_and_nothing_twice(capsys):
+    assert sweep("seed=1,2")[0] == 0
+    stamp = (FOLDER / "0/summary.json").stat().st_mtime_ns
+    assert sweep("seed=1,2")[0] == 0
+    assert "is complete: nothing was run" in capsys.readouterr().out
+    assert main(["resume", "sweep", "sweep.jobs=1"]) == 0
+    code = main(["-m", *LITTLE, *FEW, "seed=2,3,3", f"sweep.resume={FOLDER}"])
+    assert code == 0
+    assert (FOLDER / "0/summary.json").stat().st_mtime_ns == stamp
+    assert [(event["job"], event["attempt"]) for event in events("start")] == [(0, 1), (1, 1), (2, 1)]
+    assert summary(FOLDER / "2")["status"] == "completed"
+    assert main(["resume", "sweep", "optim.lr=0.1"]) == 78
+
+
+def test_a_folder_that_is_no_sweep_is_refused(capsys):
+    Path("outputs/sweeps/sweep").mkdir(parents=True)
+    assert main(["-m", *LITTLE, *FEW, "seed=1,2", "name=sweep"]) == 78
+    assert "is no sweep" in capsys.readouterr().err
+
+
+def test_a_sweep_has_one_writer():
+    assert sweep("seed=1,2")[0] == 0
+    with Lock() as lock:
+        lock.take(FOLDER)
+        assert main(["resume", "sweep"]) == 73
+
+
+def test_completed_jobs_keep_weights_alone_unless_all_is_wanted(capsys):
+    assert sweep("seed=1", "trainer.checkpoint_every=4 steps")[0] == 0
+    files = {path.name for path in FOLDER.glob("0/checkpoints/step-*/*")}
+    assert files == {"model.safetensors", "state.json", "manifest.json"}
+    assert main(["resume", "sweep/0", "trainer.epochs=2"]) == 66
+    assert "holds weights alone" in capsys.readouterr().err
+    assert summary(FOLDER / "0")["status"] == "completed"
+    from dltrain import load
+
+    assert load(FOLDER / "0").predict(torch.zeros(1, 28, 28).byte()).shape == (1, 10)
+    assert main(["-m", *LITTLE, *FEW, "seed=1", "name=other", "sweep.keep=all"]) == 0
+    assert main(["resume", "other/0", "trainer.epochs=2"]) == 0
+
+
+def test_the_parent_killed_at_random_instants_loses_nothing_and_runs_nothing_twice():
+    words = ("seed=range(6)", "trainer.epochs=3", "trainer.checkpoint_every=3 steps", "sweep.keep=all")
+    seed = int(os.environ.get("KILL_SEED", random.randrange(10**6)))
+    print(f"KILL_SEED={seed}")
+    draw = random.Random(seed)
+    for _ in range(5):
+        process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(1.0, 6.0))
+        process.kill()
+        process.wait()
+    done = subprocess.run(command(*words), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ends = [event["job"] for event in events("end") if event["status"] == "completed"]
+    assert sorted(ends) == list(range(6))
+    assert sorted(path.name for path in FOLDER.iterdir() if path.is_dir()) == list("012345")
+    for job in (0, 5):
+        assert main([*LITTLE, *FEW, ONE_THREAD, *words[1:-1], f"seed={job}", f"name=single{job}"]) == 0
+        single = Path(f"outputs/runs/single{job}")
+        assert summary(FOLDER / str(job))["weights_sha256"] == summary(single)["weights_sha256"]
+        assert [row["loss"] for row in rows(FOLDER / str(job))] == [row["loss"] for row in rows(single)]
+
+
+def test_a_ledger_outlives_a_torn_line_and_names_damage(tmp_path):
+    ledger = Ledger.create(tmp_path, {"words": []})
+    job = ledger.add("key", ["seed=1"])
+    ledger.start(job)
+    with (tmp_path / "sweep.jsonl").open("a") as file:
+        file.write('{"event": "end", "jo')
+    again = Ledger.read(tmp_path)
+    assert [(each.status, each.attempts, each.finished) for each in again.jobs] == [("interrupted", 1, False)]
+    again.end(again.jobs[0], status="completed", code=0, cause="")
+    assert Ledger.read(tmp_path).jobs[0].finished
+    (tmp_path / "sweep.jsonl").write_text('{"event": "job"}\n')
+    with pytest.raises(RunError, match="damaged"):
+        Ledger.read(tmp_path)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
-@pytest.mark.parametrize("started", [False, True])
-def test_a_signal_ends_a_sweep_with_its_table(number, code, started, tmp_path):
-    words = [*LITTLE, "model=mlp", "trainer.epochs=500", "seed=1,2", "name=s"]
-    process = subprocess.Popen([sys.executable, "-m", "dltrain", "-m", *words], stdout=subprocess.PIPE, text=True)
-    job = tmp_path / "outputs/sweeps/s/0"
-    while not (job / "metrics.jsonl" if started else job.parent).exists():
+def test_a_signal_ends_a_sweep_saving_each_job_and_it_goes_on_later(number, code):
+    long = ("trainer.epochs=500", "seed=1,2,3", "sweep.jobs=2")
+    process = subprocess.Popen(command(*long), stdout=subprocess.PIPE, text=True)
+    while not all((FOLDER / job / "metrics.jsonl").exists() for job in "01"):
         time.sleep(0.01)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
-    if started:
-        assert "table    outputs/sweeps/s/sweep.csv" in out
-        assert (job.parent / "sweep.csv").read_text().count("interrupted") == 2
-    assert not (job.parent / "1").exists()
+    assert "table    outputs/sweeps/sweep/sweep.csv" in out
+    assert (FOLDER / "sweep.csv").read_text().count("interrupted") >= 2
+    assert not (FOLDER / "2").exists()
+    for job in "01":
+        assert summary(FOLDER / job)["status"] == "interrupted"
+        assert list((FOLDER / job / "checkpoints").glob("step-*"))

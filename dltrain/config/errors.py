@@ -11,3 +11,7 @@ class ConfigError(Exception):
     """The command line was read, and is refused."""
 
     exit_code = 78
+
+
+class UnknownName(ConfigError):  # noqa: N818
+    """It names a group, an option or a key that there is not."""

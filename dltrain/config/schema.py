@@ -119,9 +119,41 @@ class Trainer:
         return None if isinstance(self.microbatch, str) else self.microbatch
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """How the jobs of a sweep are found, run and kept; optuna's keys are for `search=optuna`."""
+
+    jobs: Count | Literal["auto"]
+    jobs_per_gpu: Count
+    timeout: Positive | None
+    keep: Literal["weights", "all"]
+    resume: str | None
+    launcher: Literal["local", "submitit_slurm", "submitit_local"]
+    search: Literal["grid", "optuna"]
+    trials: Count
+    sampler: Literal["tpe", "random", "grid"]
+    pruner: Literal["none", "median", "asha"]
+    storage: str | None
+    study: RunName | None
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What a job asks of the cluster."""
+
+    partition: str | None
+    account: str | None
+    minutes: Count
+    cpus: Count
+    gpus: Annotated[int, Range(minimum=0)]
+    memory_gb: Count
+    at_once: Count
+
+
 GROUPS: dict[str, type] = {
     "": Root,
-    **{schema.__name__.lower(): schema for schema in (Optim, Schedule, Loss, Init, Data, Device, Trainer)},
+    **{schema.__name__.lower(): schema for schema in (Optim, Schedule, Loss, Init, Data, Device, Trainer, Sweep)},
+    "sweep.slurm": Slurm,
 }
 COMPONENTS = {"model", "optim", "schedule", "loss", "data", "init", "augment", "logger"}
 SCALARS: dict[Any, tuple[Any, str]] = {

@@ -2,16 +2,28 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def container(config: DictConfig, *, resolve: bool = False) -> dict[str, Any]:
+def container(config: "DictConfig", *, resolve: bool = False) -> dict[str, Any]:
     """The configuration as plain values, without what is Hydra's."""
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    plain: Any = OmegaConf.to_container(own, resolve=resolve)
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(own(config), resolve=resolve)
     return dict(plain)
+
+
+def own(config: "DictConfig") -> "DictConfig":
+    """The configuration without what is Hydra's."""
+    if "hydra" not in config:
+        return config
+    from omegaconf import OmegaConf
+
+    ours: DictConfig = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return ours
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -59,8 +59,7 @@ class Folder:
         return path
 
     def read(self, name: str) -> tuple[np.ndarray, str]:
-        decoded = idx_file.read_decoded(self.find(name), dimensions=dimensions(name))
-        return decoded, sha256(decoded.data)
+        return idx_file.read_checked(self.find(name), dimensions=dimensions(name))
 
 
 class IdxDataset:
@@ -102,7 +101,7 @@ class IdxDataset:
 
     def fingerprint(self) -> str:
         assert len(self._digests) == 2 * len(PARTS), "known once load has run"
-        return sha256("".join(self._digests[name] for name in sorted(self._digests)).encode())
+        return hashlib.sha256("".join(self._digests[name] for name in sorted(self._digests)).encode()).hexdigest()
 
     def _shape(self, part: str) -> idx_file.Shape:
         path, labels_path = self.source.find(images_file(part)), self.source.find(labels_file(part))
@@ -136,7 +135,3 @@ def find_in(folder: Path, name: str) -> Path | None:
     candidates = (folder / name, folder / f"{name}.gz")
     # Unlike Path.exists, this one answers for an unreadable folder too.
     return next((path for path in candidates if os.path.exists(path)), None)  # noqa: PTH110
-
-
-def sha256(data: memoryview | bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

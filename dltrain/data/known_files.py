@@ -18,7 +18,7 @@ import numpy as np
 
 from . import idx_file
 from .dataset import DataError, Progress
-from .idx import dimensions, find_in, sha256
+from .idx import dimensions, find_in
 
 log = logging.getLogger("dltrain")
 
@@ -139,8 +139,8 @@ class KnownFiles:
         self._rejected.add(kept)
 
     def _read_checked(self, path: Path, name: str) -> np.ndarray:
-        decoded = idx_file.read_decoded(path, dimensions=dimensions(name))
-        if sha256(decoded.data) != self.files[name].sha256:
+        decoded, digest = idx_file.read_checked(path, dimensions=dimensions(name))
+        if digest != self.files[name].sha256:
             raise DataError(f"{path}: its decoded SHA-256 is not that of {name}; {self.remedy}")
         return decoded
 

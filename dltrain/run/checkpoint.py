@@ -55,8 +55,14 @@ def save(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     already stays, unless it is damaged. Raises WriteError, leaving no draft.
     """
     target = parent / folder_name(step)
-    if target.exists() and is_sound(target):
-        return target
+    if not (target.exists() and is_sound(target)):
+        publish(target, tensors, state)
+    return target
+
+
+def publish(target: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    """Make a checkpoint under its name, in place of one that is there. Raises WriteError, leaving no draft."""
+    parent = target.parent
     text = json.dumps(state, indent=2, allow_nan=False) + "\n"
     with writing(target, needed=_bytes(tensors) + len(text)):
         parent.mkdir(exist_ok=True)
@@ -73,15 +79,15 @@ def save(parent: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
                 path.chmod(0o755 if path is draft else 0o644)
                 _fsync(path)
             faults.reach("save: synced")
-            if target.exists():
-                _bury(target)
+            grave = _bury(target) if target.exists() else None
             draft.rename(target)
             faults.reach("save: renamed")
             _fsync(parent)
+            if grave:
+                shutil.rmtree(grave)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-    return target
 
 
 def verify(checkpoint: Path) -> None:
@@ -144,7 +150,7 @@ def prune(parent: Path, keep: Collection[int]) -> None:
     with writing(parent):
         for path in steps(parent):
             if number(path) not in keep:
-                _bury(path)
+                shutil.rmtree(_bury(path))
         for path in [*parent.glob(".deleted-*"), *parent.glob(".step-*")]:
             shutil.rmtree(path)
 
@@ -219,14 +225,14 @@ def _facts(path: Path) -> dict[str, Any]:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _bury(path: Path) -> None:
-    """Delete a folder that must not be found half-deleted."""
+def _bury(path: Path) -> Path:
+    """Rename a folder that must not be found half-deleted; returns what is to be deleted."""
     grave = path.with_name(f".deleted-{path.name}")
     if grave.exists():  # of a run that was killed here
         shutil.rmtree(grave)
     path.rename(grave)
     faults.reach("prune: renamed")
-    shutil.rmtree(grave)
+    return grave
 
 
 def _fsync(path: Path) -> None:

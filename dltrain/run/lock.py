@@ -11,6 +11,7 @@ from pathlib import Path
 from dltrain.run.folder import RunError, writing
 
 FILE = ".lock"
+GLANCES = 3
 _held: set[int] = set()
 
 
@@ -29,7 +30,7 @@ class Lock:
         with writing(folder / FILE):
             descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _try(descriptor)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
             os.close(descriptor)
@@ -53,6 +54,31 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def held(folder: Path) -> bool:
+    """Whether a process is at work in a folder; nothing is written."""
+    try:
+        descriptor = os.open(folder / FILE, os.O_RDONLY)
+    except OSError:  # there is no lock, or it is not ours to see
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _try(descriptor: int) -> None:
+    """Lock at once, or a moment later: another process may only have asked whether it is `held`."""
+    for _ in range(GLANCES):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _named(holder: str) -> str:

@@ -88,6 +88,18 @@ def whole_lines(folder: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1 if path.is_file() else 0
 
 
+def last_row(folder: Path) -> Row | None:
+    """The newest row of a run that may be under way; None where there is none yet."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().rpartition(b"\n")[0].splitlines()
+    row: Row | None = json.loads(lines[-1]) if lines else None
+    return row
+
+
 def read_rows(folder: Path) -> list[Row]:
     """The rows of a run folder; a last line that a kill cut short is left out. Raises RunError (66)."""
     path = folder / FILE

@@ -13,6 +13,7 @@ from dltrain.run import checkpoint, faults
 from dltrain.run.folder import writing
 
 AFFORDABLE = 0.05
+USAGE = ("step", "epoch", "best", "model_facts", "class_names", "preprocessing")  # of a state, what weights need
 
 
 class Saver:
@@ -120,6 +121,19 @@ class Saver:
         """A file that names a checkpoint, for people; nothing depends on it."""
         with writing(self.folder / name):
             (self.folder / name).write_text(path.name + "\n")
+
+
+def keep_weights(folder: Path) -> None:
+    """Of a completed run keep the last and the best weights alone, from which no run goes on. Raises WriteError."""
+    parent = folder / "checkpoints"
+    last = max(checkpoint.steps(parent), key=checkpoint.number)
+    best = _state(last)["best"]
+    checkpoint.prune(parent, {checkpoint.number(last), *([best["step"]] if best else [])})
+    for path in checkpoint.steps(parent):
+        if not checkpoint.is_weights_only(path):
+            tensors, state = checkpoint.load(path)
+            tensors.pop("optim")
+            checkpoint.publish(path, tensors, {key: state[key] for key in USAGE})
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -15,13 +15,17 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         if not word.is_sweep_override():
             values.append([text])
         elif not word.is_discrete_sweep():
-            raise ConfigError(f"{text}: an interval has no list of values; name them, or use range or choice")
+            raise ConfigError(
+                f"{text}: an interval has no list of values; name them, use range or choice, or hydra/sweeper=optuna"
+            )
         else:
             values.append([f"{word.get_key_element()}={value}" for value in word.sweep_string_iterator()])
     return [list(job) for job in product(*values)]
 
 
-def varying(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """A label a job: the overrides that not all jobs share."""
-    shared = set(jobs[0]).intersection(*map(set, jobs))
-    return [" ".join(word for word in job if word not in shared) or "all" for job in jobs]
+def settings(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """What tells a job from the others: the keys that not all jobs share with one value, and the job's values."""
+    values = [dict(word.lstrip("+").split("=", 1) for word in job) for job in jobs]
+    keys = list(dict.fromkeys(key for job in values for key in job))
+    varying = [key for key in keys if len({job.get(key) for job in values}) > 1]
+    return [{key: job[key] for key in varying if key in job} for job in values]

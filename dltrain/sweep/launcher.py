@@ -1,17 +1,21 @@
-"""Running each job in a process of its own, so that none can take another down."""
+"""Running jobs at the same time, each in a process of its own, so that none can take another down."""
 
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from dltrain.run.signals import Interrupted, stoppable
+from dltrain.sweep.slots import Slot
 
-Job = Callable[..., int]
+TICK_SECONDS, KILL_AFTER_SECONDS = 0.2, 5.0
+Work = Callable[[Any, Slot], int]
 
 
 @dataclass(frozen=True)
@@ -19,63 +23,135 @@ class Outcome:
     """How a job's process ended: its exit code (negative: the signal that killed it), and why where it says."""
 
     code: int
-    message: str
+    message: str = ""
+    stopped: str = ""
 
     @property
     def words(self) -> str:
         """The cause of a failure."""
+        if self.stopped:
+            return self.stopped
         if self.code < 0:
-            return f"killed by {signal.Signals(-self.code).name}"
+            name = signal.Signals(-self.code).name
+            return f"killed by {name}" + (", as is done where memory runs out" if name == "SIGKILL" else "")
         return self.message or f"exit code {self.code}"
 
 
-class Launcher:
-    """Forks jobs from a server that has imported torch once, and has run nothing with it."""
+@dataclass
+class Running:
+    """A job under way."""
 
-    def __init__(self, *, preload: Sequence[str] = ("dltrain.build", "dltrain.report.curves")) -> None:
+    job: Any
+    slot: Slot
+    process: Any
+    messages: Connection
+    started: float
+    stopped: str = ""
+    kill_at: float = float("inf")
+
+    def stop(self, why: str, *, grace_seconds: float) -> None:
+        """Ask it to save and end, for a reason; one that does not is killed after a while."""
+        if not self.stopped:
+            self.stopped, self.kill_at = why, time.monotonic() + grace_seconds + KILL_AFTER_SECONDS
+            self.process.terminate()
+
+    def outcome(self) -> Outcome:
+        """How the process ended, once it did."""
+        message = ""
+        if self.messages.poll():
+            try:
+                message = str(self.messages.recv())
+            except EOFError:
+                message = ""
+        self.messages.close()
+        self.process.join()
+        return Outcome(int(self.process.exitcode), message, self.stopped)
+
+
+class Launcher:
+    """Forks jobs from a server that has imported the modules `preload` once, and has run nothing with torch.
+
+    `work(job, slot)` is called in the new process and returns its exit code. Its prints go nowhere: a run has its own
+    log. A job that takes longer than `timeout` seconds is stopped.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        places: Sequence[Slot],
+        *,
+        preload: Sequence[str] = (),
+        timeout: float | None = None,
+        grace_seconds: float = 20.0,
+    ) -> None:
+        self.work, self.free = work, list(places)
+        self.timeout, self.grace_seconds = timeout or float("inf"), grace_seconds
+        self.running: list[Running] = []
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
 
-    def run(self, job: Job, *arguments: Any) -> Outcome:
-        """Run `job(*arguments)` to its end. Its prints go nowhere: a run has its own log.
+    def run(
+        self, jobs: Iterable[Any], *, received: Sequence[int] = (), look: Callable[[list[Running]], None] | None = None
+    ) -> Iterator[tuple[Any, Outcome]]:
+        """Each job and its outcome, as they end; the next job is asked for when there is a place for it.
 
-        A request to stop is passed on: the job saves and ends. A second one ends it at once.
+        Once `received` holds a signal's exit code, no job begins any more and those under way are asked to save and
+        end. `look` sees those under way several times a second.
         """
-        ours, theirs = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=_child, args=(theirs, job, arguments))
+        waiting = iter(jobs)
         try:
-            process.start()
-            theirs.close()
-            return _outcome(process, ours)
-        except (KeyboardInterrupt, Interrupted) as stop:
-            if process.pid is not None:
-                process.terminate()
-                _outcome(process, ours)
-            return Outcome(getattr(stop, "exit_code", 130), "interrupted")
+            while True:
+                while self.free and not received and (job := next(waiting, None)) is not None:
+                    self._start(job)
+                if not self.running:
+                    return
+                wait([each.process.sentinel for each in self.running], TICK_SECONDS)
+                if received:
+                    self._stop_all()
+                for ended in [each for each in self.running if each.process.exitcode is not None]:
+                    self.running.remove(ended)
+                    self.free.append(ended.slot)
+                    yield ended.job, ended.outcome()
+                self._hold_to_time()
+                if look:
+                    look(self.running)
         finally:
-            if process.pid is not None:
-                process.kill()
-                process.join()
+            for each in self.running:
+                each.process.kill()
+                each.process.join()
+
+    def _start(self, job: Any) -> None:
+        slot = self.free.pop(0)
+        ours, theirs = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=_child, args=(theirs, self.work, job, slot))
+        process.start()
+        theirs.close()
+        self.running.append(Running(job, slot, process, ours, time.monotonic()))
+
+    def _stop_all(self) -> None:
+        for each in self.running:
+            each.stop("interrupted", grace_seconds=self.grace_seconds)
+
+    def _hold_to_time(self) -> None:
+        now = time.monotonic()
+        for each in self.running:
+            if now - each.started > self.timeout:
+                each.stop(f"timeout: no end within {self.timeout:g} s", grace_seconds=self.grace_seconds)
+            if now > each.kill_at:
+                each.process.kill()
 
 
-def _outcome(process: Any, messages: Connection) -> Outcome:
-    """Wait for a job's end."""
-    try:
-        message = str(messages.recv())
-    except EOFError:
-        message = ""
-    process.join()
-    return Outcome(process.exitcode if process.exitcode is not None else 1, message)
-
-
-def _child(connection: Connection, job: Job, arguments: tuple[Any, ...]) -> None:
+def _child(connection: Connection, work: Work, job: Any, slot: Slot) -> None:
     os.setpgid(0, 0)  # Ctrl-C goes to the terminal's whole group: the parent alone passes it on
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.dup2(nowhere, sys.stderr.fileno())
+    if slot.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         with stoppable():
-            code = job(*arguments)
+            code = work(job, slot)
     except Interrupted as interruption:
         code = interruption.exit_code
     except Exception as error:
@@ -84,3 +160,11 @@ def _child(connection: Connection, job: Job, arguments: tuple[Any, ...]) -> None
         connection.send(f"{kind}{' '.join(str(error).split())}")
     connection.close()
     sys.exit(code)
+
+
+def _end_with_the_parent() -> None:
+    """Ask this process to save and end when the one that started the sweep is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -68,6 +68,8 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
             print(f"{folder} is complete: nothing was trained")
             return code
         point, passed_over = recovery.newest(folder, allow_lost_rows=allow_changes)
+        if point is None and _is_completed(folder):
+            raise RunError(f"{folder} holds weights alone, as sweep.keep=weights asks: it cannot be trained longer")
         sinks = _sinks(composition.config)
         run = build(composition.config)
         going_on = continuation(run, point, passed_over, allow_changes=allow_changes)
@@ -125,10 +127,14 @@ def _check(folder: Path, changes: dict[str, stored.Change], *, allow_changes: bo
         )
 
 
+def _is_completed(folder: Path) -> bool:
+    return (read_json(folder / "summary.json") or {}).get("status") == "completed"
+
+
 def _exit_code_of_complete(folder: Path, changes: dict[str, stored.Change]) -> int | None:
     """That of a run that is complete, also by the settings of now."""
     summary = read_json(folder / "summary.json")  # a damaged one is made anew by going on
-    if summary is None or summary.get("status") != "completed" or "trainer.early_stop" in changes:
+    if summary is None or not _is_completed(folder) or "trainer.early_stop" in changes:
         return None
     _, epochs = changes.get("trainer.epochs", (0, 0))
     return None if epochs > summary.get("epochs", 0) else summary.get("exit_code", 0)

@@ -1,88 +1,204 @@
-"""A sweep: every combination in a process and a folder of its own, then a ranked table."""
+"""A sweep: jobs in processes and folders of their own, a ledger of what became of each, then a ranked table."""
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
-from dltrain.report.overlay import draw_overlay
-from dltrain.run.console import Console, number, table
-from dltrain.run.folder import create
-from dltrain.run.signals import Interrupted
-from dltrain.sweep.grid import varying
-from dltrain.sweep.launcher import Launcher
-from dltrain.sweep.summary import RESULTS, Row, rank, result, write_csv
+from dltrain.run.console import Console, number
+from dltrain.run.folder import RunError, create, read_json
+from dltrain.run.lock import Lock
+from dltrain.run.signals import signalled
+from dltrain.sweep.grid import settings
+from dltrain.sweep.launcher import Launcher, Outcome, Running
+from dltrain.sweep.ledger import FILE, Job, Ledger
+from dltrain.sweep.slots import Slot, slots
+from dltrain.sweep.summary import RESULTS, Row, label, result
+from dltrain.verbs._job import Request, job_key, preloaded, run_job
+from dltrain.verbs._sweep_board import Board
+from dltrain.verbs._sweep_table import sum_up
 
-SOME_FAILED, INTERRUPTED = 3, (130, 143)
+SOME_FAILED, DIVERGED, INTERRUPTED = 3, 65, (130, 143)
+OWN_WORK_SECONDS = 10.0  # of a sweep that is asked to end, beside the grace of its jobs
 
 
-def run_job(composition: Composition, folder: Path, name: str) -> int:
-    """Train one job, in a process of its own."""
-    from dltrain.verbs._start import train
+class Sweep:
+    """The jobs of a grid in their folder, some of which may have run before.
 
-    return train(composition, parent=folder, name=name)
+    `compositions` are by key, a refused one being its error. `config` is that of any job.
+    """
+
+    good: tuple[str, ...] = ("completed",)
+
+    def __init__(self, ledger: Ledger, compositions: dict[str, Composition | ConfigError], config: Any) -> None:
+        self.ledger, self.compositions, self.config = ledger, compositions, config
+        self.folder, self.console = ledger.folder, Console()
+        self.settings = settings([job.overrides for job in ledger.jobs])
+
+    def go(self) -> int:
+        """Run what has not finished, sum up, and return the exit code."""
+        waiting = [job for job in self.ledger.jobs if job.key in self.compositions and not self.is_finished(job)]
+        if left := self.left(waiting):
+            received: list[int] = []
+            grace = self.config.trainer.grace_seconds + OWN_WORK_SECONDS
+            with signalled(received, grace_seconds=grace), Board(self.console, self.label) as board:
+
+                def look(running: list[Running]) -> None:
+                    self.look(running)
+                    board.look(running)
+
+                for request, outcome in self.launcher(left).run(self.requests(waiting), received=received, look=look):
+                    self.end(self.ledger.jobs[request.number], outcome)
+        else:
+            self.console.say(f"{self.folder} is complete: nothing was run")
+            received = []
+        sum_up(self.console, self.folder, [self.row(job) for job in self.ledger.jobs])
+        if received:
+            return received[0]
+        return 0 if all(job.status in self.good for job in self.ledger.jobs) else SOME_FAILED
+
+    def left(self, waiting: Sequence[Job]) -> int:
+        """How many jobs are to be run."""
+        return len(waiting)
+
+    def launcher(self, jobs: int) -> Launcher:
+        """What runs so many jobs, here; says so."""
+        places = slots(self.config, jobs=jobs)
+        timeout, grace = self.config.sweep.timeout, self.config.trainer.grace_seconds
+        done = sum(job.finished for job in self.ledger.jobs)
+        had = f"{done} done, " if done else ""
+        self.console.say(f"{had}{jobs} to run in {self.folder}, {_at_a_time(places)}")
+        with preloaded(self.compositions.values()) as modules:
+            return Launcher(run_job, places, preload=modules, timeout=timeout, grace_seconds=grace)
+
+    def requests(self, waiting: Sequence[Job]) -> Iterator[Request]:
+        """The next job to run, recorded as begun."""
+        for job in waiting:
+            yield from self.request(job)
+
+    def request(self, job: Job) -> Iterator[Request]:
+        """A job, recorded as begun; one whose configuration is refused ends before it begins."""
+        composition = self.compositions[job.key]
+        self.ledger.start(job)
+        if isinstance(composition, ConfigError):
+            self.end(job, Outcome(composition.exit_code, str(composition)))
+        else:
+            yield Request(job.number, self.folder, composition)
+
+    def look(self, running: list[Running]) -> None:
+        """See the jobs under way, several times a second."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """Record how a job ended, and say so."""
+        status, folder = _status(outcome), self.folder / str(job.number)
+        said = (read_json(folder / "summary.json") or {}).get("cause")
+        self.ledger.end(job, status=status, code=outcome.code, cause=(said or outcome.words) if outcome.code else "")
+        log = folder / "train.log"
+        where = f", see {log}" if status == "failed" and log.is_file() else ""
+        done = sum(each.status not in ("waiting", "interrupted") for each in self.ledger.jobs)
+        self.console.say(f"{done}/{self.total}  {self.label(job)}  {status}  {_result(self.row(job))}{where}")
+
+    @property
+    def total(self) -> int:
+        """How many jobs there are to be."""
+        return len(self.ledger.jobs)
+
+    def label(self, job: Job | Request) -> str:
+        """What tells a job from the others."""
+        return label(self.settings[job.number]) or "all"
+
+    def row(self, job: Job) -> Row:
+        """A job's line in the tables."""
+        folder = self.folder / str(job.number)
+        return result(folder, job=job.number, settings=self.settings[job.number], status=job.status, cause=job.cause)
+
+    def is_finished(self, job: Job) -> bool:
+        """Whether a job has ended for good, also where the sweep was killed before it could take note."""
+        if job.finished:
+            return True
+        folder = self.folder / str(job.number)
+        if (read_json(folder / "summary.json") or {}).get("status") != "completed":
+            return False
+        from dltrain.run import checkpoint  # which imports torch
+
+        if not any(map(checkpoint.is_sound, checkpoint.steps(folder / "checkpoints"))):
+            (folder / "summary.json").unlink()  # killed while it kept its weights alone: it runs once more
+            return False
+        self.ledger.end(job, status="completed", code=0, cause="")
+        return True
 
 
-def sweep(jobs: Sequence[Sequence[str]], compositions: Sequence[Composition]) -> int:
-    """Run all jobs, given by their overrides and composed, one after another; 3 where not every one completed."""
-    config = compositions[0].config
+def sweep(
+    jobs: Sequence[Sequence[str]],
+    compositions: Sequence[Composition | ConfigError],
+    *,
+    folder: Path | None = None,
+    **command: Any,
+) -> int:
+    """Run all jobs, given by their overrides and composed; 3 where not every one completed.
 
-    def list_jobs(draft: Path) -> None:
-        lines = [json.dumps({"job": place, "overrides": list(job)}) + "\n" for place, job in enumerate(jobs)]
-        (draft / "sweep.jsonl").write_text("".join(lines))
+    In a folder of a sweep that is there already, also by `sweep.resume` or `name`, what has finished is not run again.
+    `command` is kept, to make the same jobs again. Raises ConfigError where all are refused, RunError and WriteError.
+    """
+    accepted = [each for each in compositions if isinstance(each, Composition)]
+    if not accepted:
+        refusal = compositions[0]
+        assert isinstance(refusal, ConfigError)
+        raise refusal
+    config = accepted[0].config
+    with Lock() as lock:
+        ledger = open_ledger(config, command, lock, folder)
+        known = {}
+        for job, composition in zip(jobs, compositions, strict=True):
+            key = job_key(composition) if isinstance(composition, Composition) else " ".join(job)
+            known[ledger.add(key, job).key] = composition
+        return Sweep(ledger, known, config).go()
+
+
+def open_ledger(config: Any, command: dict[str, Any], lock: Lock, folder: Path | None) -> Ledger:
+    """The ledger of the sweep to go on with, or a new one in a folder of its own, locked."""
+    parent = Path(config.outputs_dir) / "sweeps"
+    named = parent / config.name if config.name and (parent / config.name).exists() else None
+    there = folder or (Path(config.sweep.resume) if config.sweep.resume else named)
+    if there:
+        if not (there / FILE).is_file():
+            raise ConfigError(f"{there} is no sweep: it has no {FILE}")
+        lock.take(there)
+        return Ledger.read(there)
+
+    def fill(draft: Path) -> None:
+        lock.take(draft)
+        anywhere = [str(Path(folder).resolve()) for folder in command["config_dirs"]]
+        Ledger.create(draft, {**command, "config_dirs": anywhere})
 
     name = config.name or time.strftime("%Y%m%d-%H%M%S")
     try:
-        folder = create(Path(config.outputs_dir) / "sweeps", name, list_jobs, numbered=config.name is None)
+        return Ledger.read(create(parent, name, fill, numbered=config.name is None))
     except FileExistsError as error:
-        raise ConfigError(f"name={name}: {error} is there already; choose another name") from error
-    console, launcher = Console(), Launcher()
-    labels, rows, ended_by = varying(jobs), [], 0
-    console.say(f"{len(jobs)} jobs in {folder}")
-    try:
-        for place, (composition, label) in enumerate(zip(compositions, labels, strict=True)):
-            outcome = launcher.run(run_job, composition, folder, str(place))
-            row = result(folder / str(place), job=place, setting=label, cause=outcome.words if outcome.code else "")
-            if outcome.code in INTERRUPTED:
-                row["status"], ended_by = "interrupted", outcome.code
-            rows.append(row)
-            console.say(f"{place + 1}/{len(jobs)}  {label}  {row['status']}  {_outcome(row)}")
-            if ended_by:
-                break
-    except (KeyboardInterrupt, Interrupted) as stop:  # between two jobs
-        ended_by = getattr(stop, "exit_code", INTERRUPTED[0])
-    _sum_up(console, folder, rows)
-    if ended_by:
-        return ended_by
-    return 0 if all(row["status"] == "completed" and not row["cause"] for row in rows) else SOME_FAILED
+        raise RunError(f"name={name}: {error} was made by another sweep just now", exit_code=73) from error
 
 
-def _outcome(row: Row) -> str:
+def _at_a_time(places: Sequence[Slot]) -> str:
+    if places[0].gpu is not None:
+        return f"{len(places)} at a time, each on a GPU"
+    threads = places[0].threads
+    return f"{len(places)} at a time" + (f", {threads} thread{'s' if threads > 1 else ''} each" if threads else "")
+
+
+def _status(outcome: Outcome) -> str:
+    if outcome.code == 0:
+        return "completed"
+    if outcome.stopped == "pruned":
+        return "pruned"
+    if outcome.code in INTERRUPTED and outcome.stopped in ("", "interrupted"):
+        return "interrupted"
+    return "diverged" if outcome.code == DIVERGED else "failed"
+
+
+def _result(row: Row) -> str:
     if row["cause"]:
         return str(row["cause"])
     column = next(name for name in RESULTS if row[name] is not None)
     return f"{column.replace('_', ' ')} {number(row[column])}, {row['seconds']:.1f} s"
-
-
-def _sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
-    ranked, column = rank(rows)
-    write_csv(folder / "sweep.csv", ranked)
-    pictures = draw_overlay({row["setting"]: folder / str(row["job"]) for row in ranked}, folder)
-    columns = {"rank": "right", "setting": "left", "status": "left", "val accuracy": "right", "val loss": "right"}
-    shown = ("val_accuracy", "val_loss", "test_accuracy")
-    cells = [
-        [str(row["rank"] or "-"), row["setting"], row["status"], *(number(row[name]) for name in shown)]
-        for row in ranked
-    ]
-    title = f"\nRanked by {column.replace('_', ' ')}" if column else "\nNo job completed"
-    console.say(table(title, {**columns, "test accuracy": "right"}, cells))
-    for row in ranked:
-        if row["cause"]:
-            console.say(f"{row['setting']}: {row['cause']}")
-    if len({row["setting"] for row in rows}) > 1 and not any("seed=" in row["setting"] for row in rows):
-        console.say("one seed proves little: add seed=1,2,3")
-    console.say(f"table    {folder / 'sweep.csv'}")
-    if pictures:
-        console.say(f"picture  {pictures[0]}")

@@ -18,7 +18,7 @@ _dltrain() {
     local IFS=$'\\n'
     COMPREPLY=($(COMP_LINE="${COMP_LINE:0:$COMP_POINT}" dltrain completion query 2>/dev/null))
     compopt -o nospace
-    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != *[=.] ]] && compopt +o nospace
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != *[=./] ]] && compopt +o nospace
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=/}
 complete -F _dltrain dltrain
@@ -38,6 +38,9 @@ complete -c dltrain -f -a '(COMP_LINE=(commandline -cp) dltrain completion query
 RUN_VERBS = {"resume", "eval", "predict", "export", "report", "watch", "inspect", "replay", "diff"}
 ACTIONS = {"data": ["fetch", "check"], "completion": [*SCRIPTS], "help": [*verbs()]}
 FLAGS = ("--multirun", "--cfg", "--config-dir", "--debug", "--help", "--version", "--hydra-help")
+FLAGS_OF = {
+    "runs": ("--sort", "--jobs", "--json", "--prune", "--yes"), "diff": ("--json",), "resume": ("--allow-changes",),
+}  # fmt: skip
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
@@ -64,9 +67,11 @@ def _possible(before: list[str], word: str) -> Sequence[str]:
     verb = before[0] if before else ""
     folders = [conf_dir(), *_config_dirs(before)]
     if word.startswith("-"):
-        return FLAGS
+        return FLAGS_OF.get(verb, FLAGS)
+    if verb == "runs":
+        return _filters(before, word, folders)
     if verb in RUN_VERBS:
-        return _runs(before)
+        return _runs(before, word)
     if before in ([each] for each in ACTIONS):
         return ACTIONS[verb]
     if "=" in word:
@@ -125,7 +130,33 @@ def _read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text()) or {}
 
 
-def _runs(before: list[str]) -> list[str]:
-    settings = dict(word.split("=", 1) for word in before if "=" in word)
-    parent = Path(settings.get("outputs_dir", "outputs")) / "runs"
-    return [path.name for path in parent.iterdir() if not path.name.startswith(".")] if parent.is_dir() else []
+def _runs(before: list[str], word: str) -> list[str]:
+    """The runs' names and the sweeps', after whose slash those of the jobs follow."""
+    outputs = _outputs(before)
+    sweep, slash, _ = word.partition("/")
+    if slash:
+        jobs = outputs / "sweeps" / sweep
+        return [f"{sweep}/{path.name}" for path in _shown(jobs) if path.name.isdecimal()]
+    sweeps = [f"{path.name}/" for path in _shown(outputs / "sweeps")]
+    return [*(path.name for path in _shown(outputs / "runs")), *sweeps]
+
+
+def _outputs(before: list[str]) -> Path:
+    return Path(dict(word.split("=", 1) for word in before if "=" in word).get("outputs_dir", "outputs"))
+
+
+def _shown(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+
+
+def _filters(before: list[str], word: str, folders: list[Path]) -> list[str]:
+    """Columns to compare, and what a column of texts may be compared with."""
+    from dltrain.run.listing import COLUMNS, GROUPS, STATUSES
+
+    column, equals, value = word.partition("==")
+    if not equals:
+        return [*(f"{name}==" for name in COLUMNS), "outputs_dir="]
+    sweeps = [path.name for path in _shown(_outputs(before) / "sweeps")]
+    known = {"status": STATUSES, "name": _runs(before, value), "sweep": sweeps}
+    texts = options(column, folders) if column in GROUPS else known.get(column, ())
+    return [f"{column}=={text}" for text in texts]

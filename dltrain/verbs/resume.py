@@ -1,8 +1,9 @@
-"""Go on with an interrupted run, or train a finished one longer: `dltrain resume RUN [overrides]`."""
+"""Go on with an interrupted run or sweep, or train a finished run longer: `dltrain resume RUN [overrides]`."""
 
 import argparse
+from pathlib import Path
 
-from dltrain.config.errors import UsageError
+from dltrain.config.errors import ConfigError, UsageError
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +19,30 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     where = [word.partition("=")[2] for word in words if word.startswith("outputs_dir=")]
     overrides = [word for word in words if "=" in word and not word.startswith("outputs_dir=")]
 
+    outputs = where[-1] if where else "outputs"
+
+    from dltrain.sweep.ledger import find_sweep
+
+    if (folder := find_sweep(runs[0], outputs)) is not None:
+        return _go_on_with_sweep(folder, overrides)
+
     from dltrain.config import stored
     from dltrain.run.folder import find
 
-    folder = find(runs[0], where[-1] if where else "outputs")
+    folder = find(runs[0], outputs)
     composition = stored.read(folder / "config.yaml", overrides)
     from dltrain.verbs._start import go_on
 
     return go_on(folder, composition, allow_changes=flags.allow_changes)
+
+
+def _go_on_with_sweep(folder: Path, overrides: list[str]) -> int:
+    """Run what has not finished of a sweep, by the command that began it."""
+    from dltrain.sweep.ledger import Ledger
+    from dltrain.verbs.train import run_sweep
+
+    for word in overrides:
+        if not word.startswith("sweep."):
+            raise ConfigError(f"{word}: a sweep goes on with the jobs it has; only sweep.* may change")
+    command = Ledger.read(folder).command
+    return run_sweep([*command.pop("words"), *overrides], folder=folder, **command)

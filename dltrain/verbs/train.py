@@ -2,8 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from dltrain.config.compose import compose, shown
+from dltrain.config.compose import Composition, compose, compose_all, parse, shown
 from dltrain.config.errors import UsageError
 from dltrain.config.hydra_cli import ask
 from dltrain.sweep.grid import expand
@@ -35,25 +36,48 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         raise UsageError("--config-path and --experimental-rerun are not offered: use --config-dir, or dltrain resume")
     if flags.hydra_help:
         return ask(flags.arguments)
-    where = {"config_name": flags.config_name, "config_dirs": flags.config_dir}
-    jobs = expand(words) if flags.multirun else [words]
-    compositions = [compose(job, **where) for job in jobs]
-    composition = compositions[0]
+    where = {
+        "config_name": flags.config_name,
+        "config_dirs": flags.config_dir,
+    }
+    if flags.multirun and not (flags.info or flags.cfg):
+        return run_sweep(words, **where)
+    composition = compose(expand(words)[0] if flags.multirun else words, **where)
     if flags.info or flags.cfg in ("hydra", "all"):
         return ask(flags.arguments)
     if flags.cfg:
         print(shown(composition.config, flags.package), end="")
         return 0
-    if flags.multirun or composition.sweep:
-        from dltrain.verbs._sweep import sweep
-
-        if any(each.sweep for each in compositions):
-            jobs = [
-                wider for each, job in zip(compositions, jobs, strict=True) for wider in expand([*each.sweep, *job])
-            ]
-            compositions = [compose(job, **where) for job in jobs]
-        return sweep(jobs, compositions)
+    if composition.sweep:
+        return run_sweep(words, **where)
     from dltrain.verbs._start import train
 
     config = composition.config
     return train(composition, parent=Path(config.outputs_dir) / "runs", name=config.name)
+
+
+def run_sweep(words: list[str], *, folder: Path | None = None, **where: Any) -> int:
+    """Run what the words with several values ask for: every combination, or what optuna chooses.
+
+    With a folder, go on with the sweep in it.
+    """
+    if _searches(words, where):
+        from dltrain.verbs._sweep_search import search
+
+        return search(words, folder=folder, **where)
+    jobs = expand(words)
+    compositions = compose_all(jobs, **where)
+    asked = [each.sweep if isinstance(each, Composition) else () for each in compositions]
+    if any(asked):
+        jobs = [wider for more, job in zip(asked, jobs, strict=True) for wider in expand([*more, *job])]
+        compositions = compose_all(jobs, **where)
+    from dltrain.verbs._sweep import sweep
+
+    return sweep(jobs, compositions, folder=folder, words=words, **where)
+
+
+def _searches(words: list[str], where: dict[str, Any]) -> bool:
+    """Whether optuna is to choose the values, by the command line or a preset."""
+    telling = [word for word in words if parse(word).key_or_group in ("sweep.search", "experiment")]
+    single = [word for word in telling if not parse(word).is_sweep_override()]
+    return bool(compose(single, **where).config.sweep.search == "optuna")

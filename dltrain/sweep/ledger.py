@@ -1,0 +1,115 @@
+"""sweep.jsonl: what a sweep is to run, has begun and has ended; append-only, on the disk before anything acts on it."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dltrain.run.folder import RunError, writing
+
+FILE = "sweep.jsonl"
+FINISHED = {"completed", "diverged", "pruned"}  # what running once more would not change
+
+
+@dataclass
+class Job:
+    """A run of a sweep, in the folder of its number. `key` is the same for the same configuration."""
+
+    number: int
+    key: str
+    overrides: list[str]
+    trial: int | None = None
+    attempts: int = 0
+    status: str = "waiting"
+    cause: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it need not be run again."""
+        return self.status in FINISHED
+
+
+@dataclass
+class Ledger:
+    """The jobs of a sweep by number, and the command that asked for them.
+
+    Lines are `{"event": "sweep", "command": {...}}`, `{"event": "job", "job", "key", "overrides", "trial"}`,
+    `{"event": "start", "job", "attempt", "time"}` and `{"event": "end", "job", "status", "code", "cause", "time"}`.
+    """
+
+    folder: Path
+    command: dict[str, Any] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+
+    @classmethod
+    def create(cls, folder: Path, command: Mapping[str, Any]) -> "Ledger":
+        """Begin the record of a sweep. Raises WriteError."""
+        ledger = cls(folder, dict(command))
+        ledger._append("sweep", command=ledger.command)
+        return ledger
+
+    @classmethod
+    def read(cls, folder: Path) -> "Ledger":
+        """What was recorded; a last line that a kill cut short is dropped. Raises RunError (66) and WriteError."""
+        path = folder / FILE
+        with writing(path):
+            text = path.read_bytes()
+            whole = text.rfind(b"\n") + 1
+            if whole < len(text):
+                os.truncate(path, whole)
+        ledger = cls(folder)
+        try:
+            for line in text[:whole].splitlines():
+                ledger._follow(**json.loads(line))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+        return ledger
+
+    def add(self, key: str, overrides: Sequence[str], *, trial: int | None = None) -> Job:
+        """A job that is to be run, or the one that is there already with this key. Raises WriteError."""
+        known = next((job for job in self.jobs if job.key == key and trial is None), None)
+        if known is None:
+            number = len(self.jobs)
+            self._append("job", job=number, key=key, overrides=list(overrides), trial=trial)
+            known = self.jobs[number]
+        return known
+
+    def start(self, job: Job) -> None:
+        """A job is about to begin. Raises WriteError."""
+        self._append("start", job=job.number, attempt=job.attempts + 1, time=_now())
+
+    def end(self, job: Job, *, status: str, code: int, cause: str) -> None:
+        """A job has ended. Raises WriteError."""
+        self._append("end", job=job.number, status=status, code=code, cause=cause, time=_now())
+
+    def _append(self, event: str, **facts: Any) -> None:
+        path = self.folder / FILE
+        with writing(path), path.open("ab", buffering=0) as file:
+            file.write((json.dumps({"event": event, **facts}) + "\n").encode())
+            os.fsync(file.fileno())
+        self._follow(event, **facts)
+
+    def _follow(self, event: str, *, job: int = -1, **facts: Any) -> None:
+        if event == "sweep":
+            self.command = dict(facts["command"])
+        elif event == "job":
+            if job != len(self.jobs):
+                raise ValueError(f"job {job} where job {len(self.jobs)} comes next")
+            self.jobs.append(Job(job, facts["key"], facts["overrides"], facts["trial"]))
+        elif event == "start":
+            self.jobs[job].attempts, self.jobs[job].status = facts["attempt"], "interrupted"
+        elif event == "end":
+            self.jobs[job].status, self.jobs[job].cause = facts["status"], facts["cause"]
+
+
+def find_sweep(name: str | Path, outputs_dir: str | Path) -> Path | None:
+    """The folder of a sweep, from a path or a name below the outputs directory; None where it is none."""
+    folders = (Path(name), Path(outputs_dir) / "sweeps" / name)
+    return next((folder for folder in folders if (folder / FILE).is_file()), None)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S")

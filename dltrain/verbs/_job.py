@@ -1,0 +1,103 @@
+"""One job of a sweep, in a process of its own."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dltrain.config.compose import Composition
+from dltrain.config.errors import ConfigError
+from dltrain.config.tree import container
+from dltrain.run.folder import RunError
+from dltrain.run.lock import Lock
+from dltrain.sweep.slots import Slot
+from dltrain.verbs._warm import DATA
+
+IN_USE = 73
+NO_PART_OF_A_JOB = ("name", "outputs_dir", "sweep")
+PRELOAD = ("dltrain.build", "dltrain.report.curves", "dltrain.verbs._start", "dltrain.verbs._warm")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run in which folder of a sweep; `number` is that of the ledger."""
+
+    number: int
+    folder: Path
+    composition: Composition
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run."""
+        return self.folder / str(self.number)
+
+
+def run_job(request: Request, slot: Slot) -> int:
+    """Train a job, or go on with it; returns the exit code.
+
+    Of a completed one the optimizer's state is dropped where the sweep keeps weights alone.
+    """
+    composition = fitted(request.composition, slot)
+    patience = time.monotonic() + 2 * composition.config.trainer.grace_seconds
+    while True:
+        try:
+            code = _train(composition, request)
+            break
+        except RunError as error:  # one that lost its sweep may still be saving
+            if error.exit_code != IN_USE or time.monotonic() > patience:
+                raise
+            time.sleep(0.1)
+    if code == 0 and composition.config.sweep.keep == "weights":
+        from dltrain.run.saver import keep_weights
+
+        with Lock() as lock:
+            lock.take(request.run_folder)
+            keep_weights(request.run_folder)
+    return code
+
+
+def _train(composition: Composition, request: Request) -> int:
+    from dltrain.verbs._start import train
+
+    return train(composition, parent=request.folder, name=str(request.number))
+
+
+def job_key(composition: Composition) -> str:
+    """The same for the same configuration, whatever the folder."""
+    plain = {key: value for key, value in container(composition.config).items() if key not in NO_PART_OF_A_JOB}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def preloaded(compositions: Iterable[Composition | ConfigError]) -> Iterator[tuple[str, ...]]:
+    """Start the server of the launcher that is made within, holding the jobs' data; yields the modules to import."""
+    nodes = {
+        json.dumps(container(each.config)["data"], sort_keys=True): None
+        for each in compositions
+        if isinstance(each, Composition)
+    }
+    os.environ[DATA] = f"[{','.join(nodes)}]"
+    try:
+        yield PRELOAD
+        forkserver.ensure_running()
+    finally:
+        del os.environ[DATA]
+
+
+def fitted(composition: Composition, slot: Slot) -> Composition:
+    """The composition with the threads of its place, so that the run's own config tells them."""
+    if slot.threads is None:
+        return composition
+    plain: dict[str, Any] = container(composition.config)
+    plain["device"]["threads"] = slot.threads
+    config = OmegaConf.create(plain)
+    OmegaConf.set_readonly(config, True)
+    return Composition(config, composition.choices, composition.notes)

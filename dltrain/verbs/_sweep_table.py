@@ -1,0 +1,131 @@
+"""What ends a sweep: sweep.csv, the ranked table, what can be believed of it, and the picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from dltrain.report.sweep_picture import draw_sweep
+from dltrain.run.console import Console, number, table
+from dltrain.sweep.statistics import deviation
+from dltrain.sweep.summary import (
+    RESULTS,
+    Group,
+    Row,
+    Verdict,
+    against_the_best,
+    grouped,
+    ranked,
+    ranking,
+    table_rows,
+    write_csv,
+)
+
+MOST_CAUSES = 20
+
+
+def sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
+    """Write sweep.csv, sweep.png and sweep.svg into a sweep's folder, replacing earlier ones, and print the table."""
+    column = ranking(rows)
+    groups = ranked(grouped(rows), column)
+    lines = table_rows(groups)
+    write_csv(folder / "sweep.csv", lines)
+    several = any(len({row["settings"].get("seed") for row in group.rows}) > 1 for group in groups)
+    console.say(_table_of_groups(groups, column) if several else _table_of_jobs(lines, column))
+    _say_causes(console, lines)
+    if several:
+        _say_how_to_read(console, against_the_best(groups, column))
+    elif len(groups) > 1:
+        console.say("one seed proves little: add seed=1,2,3")
+    pictures = draw_sweep({group.setting: group.rows for group in groups}, folder, column=column)
+    console.say(f"table    {folder / 'sweep.csv'}")
+    if pictures:
+        console.say(f"picture  {pictures[0]}")
+
+
+def _title(rows: Sequence[Row], column: str) -> str:
+    completed = sum(row["status"] == "completed" for row in rows)
+    if not completed:
+        return "\nNo job completed"
+    some = "" if completed == len(rows) else f", {completed} of {len(rows)} jobs completed"
+    by = f"Ranked by {_heading(column)}" if column else "Not ranked, as nothing was validated (data.val_size)"
+    return f"\n{by}{some}"
+
+
+def _heading(column: str) -> str:
+    return column.replace("_", " ")
+
+
+def _table_of_jobs(rows: Sequence[Row], column: str) -> Table:
+    headings = {"rank": "right", "setting": "left", "status": "left"}
+    shown = [name for name in RESULTS[:4] if any(row[name] is not None for row in rows)][:3]
+    cells = [
+        [str(row["rank"] or "-"), row["setting"], row["status"], *(number(row[name]) for name in shown)] for row in rows
+    ]
+    return table(_title(rows, column), headings | {_heading(name): "right" for name in shown}, cells)
+
+
+def _table_of_groups(groups: Sequence[Group], column: str) -> Table:
+    rows = [row for group in groups for row in group.rows]
+    wanted = [column, column.replace("val", "test")] if column else RESULTS[2:]
+    shown = [name for name in wanted if any(group.values(name) for group in groups)]
+    verdicts = against_the_best(groups, column)
+    headings = {"rank": "right", "setting": "left", "seeds": "right", **{_heading(name): "right" for name in shown}}
+    if verdicts:
+        headings["the best minus it, 95 % interval"] = "left"
+    beside = ["the best", *map(_against, verdicts)] if verdicts else []
+    beside += [""] * (len(groups) - len(beside))
+    cells = [
+        [str(group.rank or "-"), group.setting, _seeds(group), *(_spread(group, name) for name in shown), text]
+        for group, text in zip(groups, beside, strict=True)
+    ]
+    title = _title(rows, column) + (", mean ± standard deviation over seeds" if shown else "")
+    return table(title, headings, [cell[: len(headings)] for cell in cells])
+
+
+def _seeds(group: Group) -> str:
+    """How many completed, and of how many where those are not all."""
+    completed = sum(row["status"] == "completed" for row in group.rows)
+    return str(completed) if completed == len(group.rows) else f"{completed} of {len(group.rows)}"
+
+
+def _spread(group: Group, column: str) -> str:
+    """Mean and sample standard deviation over the seeds."""
+    values = list(group.values(column).values())
+    if not values:
+        return "-"
+    spread = deviation(values)
+    return number(fmean(values)) + ("" if spread is None else f" ± {number(spread)}")
+
+
+def _against(verdict: Verdict) -> str:
+    comparison, p = verdict.comparison, verdict.p
+    if comparison.low is None or comparison.high is None or p is None:
+        return verdict.words
+    interval = f"{_signed(comparison.mean)} [{_signed(comparison.low)}, {_signed(comparison.high)}]"
+    return f"{interval} {verdict.words}, {'p < 0.0001' if p < 0.0001 else f'p = {number(p)}'}"
+
+
+def _signed(value: Any) -> str:
+    return f"+{number(value)}" if value >= 0 else number(value)
+
+
+def _say_causes(console: Console, rows: Sequence[Row]) -> None:
+    """Why jobs did not complete, apart from those that a search gave up on purpose."""
+    causes = [f"{row['setting']}: {row['cause']}" for row in rows if row["cause"] and row["status"] != "pruned"]
+    for line in causes[:MOST_CAUSES]:
+        console.say(line)
+    if len(causes) > MOST_CAUSES:
+        console.say(f"... and {len(causes) - MOST_CAUSES} more, named in sweep.csv")
+
+
+def _say_how_to_read(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """What the figures of the table of groups are, and where they say less than they seem to."""
+    tested = sum(verdict.p is not None for verdict in verdicts)
+    if tested:
+        correction = f", p is Holm's over these {tested} pairs" if tested > 1 else ""
+        console.say(f"the best against each other: paired t on the seeds both completed{correction}")
+    if tested > 1:
+        console.say("the best was picked by these same numbers, which favours it: confirm a close call with new seeds")

@@ -1,0 +1,164 @@
+"""Optuna's search: what it chooses from, what it is told, and what is left of it after a kill."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from helpers import LITTLE, summary
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from dltrain.cli import main
+from dltrain.config.compose import compose, parse
+from dltrain.config.errors import ConfigError
+from dltrain.sweep.search import Search, distribution
+
+FEW = ("model=mlp", "trainer.epochs=1", "trainer.limit_train_batches=6", "data.batch_size=16", "device.threads=1")
+RATES = "optim.lr=tag(log,interval(0.0001,0.1))"
+OPTUNA = "hydra/sweeper=optuna"
+FOLDER = Path("outputs/sweeps/search")
+
+
+def command(*words: str, name: str = "search") -> list[str]:
+    return ["-m", OPTUNA, *LITTLE, *FEW, f"name={name}", *words]
+
+
+def study(storage: str = "", name: str = "search") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=storage or f"sqlite:///{FOLDER.resolve()}/study.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (RATES, FloatDistribution(0.0001, 0.1, log=True)),
+        ("trainer.ema=interval(0.5,0.9)", FloatDistribution(0.5, 0.9)),
+        ("data.batch_size=int(interval(8,64))", IntDistribution(8, 64)),
+        ("data.batch_size=tag(log,int(interval(8,64)))", IntDistribution(8, 64, log=True)),
+        ("data.batch_size=range(8,65,8)", IntDistribution(8, 64, step=8)),
+        ("trainer.ema=range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("optim=sgd,adam", CategoricalDistribution(["sgd", "adam"])),
+        ("optim.lr=choice(0.1,0.01)", CategoricalDistribution(["0.1", "0.01"])),
+    ],
+)
+def test_hydras_ranges_are_optunas_distributions(text, expected):
+    assert distribution(parse(text)) == expected
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_chooses_tells_and_ranks(sampler, capsys):
+    words = (RATES, "optim=sgd,adam", "sweep.trials=5", f"sweep.sampler={sampler}", "sweep.jobs=2")
+    assert main(command(*words)) == 0
+    trials = study().trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    with (FOLDER / "sweep.csv").open() as file:
+        lines = {int(line["job"]): line for line in csv.DictReader(file)}
+    for trial in trials:
+        assert trial.value == summary(FOLDER / str(trial.number))["best"]["value"]
+        assert float(lines[trial.number]["optim.lr"]) == trial.params["optim.lr"]
+        assert lines[trial.number]["optim"] == trial.params["optim"]
+    assert "Ranked by val accuracy" in capsys.readouterr().out
+    assert main(["resume", "search", "sweep.trials=7"]) == 0
+    assert len(study().trials) == 7
+    assert main(["resume", "search", "sweep.trials=7"]) == 0
+    assert "is complete: nothing was run" in capsys.readouterr().out
+
+
+def test_a_grid_is_searched_as_a_whole():
+    assert main(command("optim=sgd,adam", "seed=range(1,3)", "sweep.sampler=grid", "sweep.trials=4")) == 0
+    found = {(trial.params["optim"], trial.params["seed"]) for trial in study().trials}
+    assert found == {("sgd", 1), ("sgd", 2), ("adam", 1), ("adam", 2)}
+
+
+@pytest.mark.parametrize("pruner", ["median", "asha"])
+def test_trials_without_prospects_are_pruned(pruner, capsys):
+    # Rates that learn come first, so that the last ones are behind from their first validation on.
+    words = ("optim=adam", "optim.lr=0.003,0.002,0.004,0.001,1e-9,2e-9,3e-9,4e-9", "trainer.epochs=40")
+    long = (*words, "trainer.limit_train_batches=null", "sweep.trials=8", "sweep.sampler=grid", "sweep.jobs=1")
+    assert main(command(*long, f"sweep.pruner={pruner}")) == 0
+    pruned = [trial for trial in study().trials if trial.state == TrialState.PRUNED]
+    assert pruned
+    for trial in pruned:
+        assert summary(FOLDER / str(trial.number))["epochs"] < 40
+        assert trial.intermediate_values
+    assert "pruned" in capsys.readouterr().out
+    assert "pruned" in (FOLDER / "sweep.csv").read_text()
+
+
+def test_a_trial_that_fails_is_told_and_not_tried_again():
+    assert main(command("data.batch_size=16,100000", "sweep.sampler=grid", "sweep.trials=2")) == 3
+    states = sorted(trial.state.name for trial in study().trials)
+    assert states == ["COMPLETE", "FAIL"]
+    assert main(["resume", "search"]) == 3
+    assert len(study().trials) == 2
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///shared.db", "journal:shared.log"])
+def test_two_processes_work_on_one_study(storage):
+    words = (RATES, "sweep.trials=8", f"sweep.storage={storage}", "sweep.study=shared", "sweep.jobs=1")
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "dltrain", *command(*words, name=name)], stdout=-3) for name in "ab"
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    if storage.startswith("journal"):
+        from optuna.storages.journal import JournalFileBackend
+
+        trials = optuna.load_study(
+            study_name="shared", storage=optuna.storages.JournalStorage(JournalFileBackend("shared.log"))
+        ).trials
+    else:
+        trials = study(storage, "shared").trials
+    assert 8 <= len(trials) <= 9, "both may ask for the last one at once"
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    jobs = {name: len(list(Path("outputs/sweeps", name).glob("*/summary.json"))) for name in "ab"}
+    assert sum(jobs.values()) == len(trials)
+    assert all(jobs.values()), jobs
+
+
+def test_a_study_that_was_killed_goes_on_and_tells_all():
+    words = command(RATES, "sweep.trials=5", "trainer.epochs=3", "trainer.checkpoint_every=2 steps", "sweep.jobs=2")
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-m", "dltrain", *words], stdout=-3)
+        while not list(FOLDER.glob("*/checkpoints/step-*")):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    asked = study().ask({"optim.lr": FloatDistribution(0.0001, 0.1, log=True)})  # as if killed before it was recorded
+    asked.set_user_attr("sweep", str(FOLDER.resolve()))
+    assert main(["resume", "search"]) == 0
+    states = [trial.state.name for trial in study().trials]
+    assert states.count("COMPLETE") == 5
+    assert states.count("FAIL") == 1
+    ends = [json.loads(line) for line in (FOLDER / "sweep.jsonl").read_text().splitlines()]
+    assert len([event for event in ends if event["event"] == "end" and event["status"] == "completed"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "a search needs something to choose"),
+        ([RATES, "data.val_size=0"], "a search needs validation"),
+        (["optim.lr=interval(0.1,0.01)"], "optim.lr: "),
+        (["optim.lr=tag(log,interval(0,1))"], "optim.lr: "),
+        ([RATES, "sweep.sampler=grid"], "sweep.sampler=grid needs values or a range"),
+        ([RATES, "sweep.storage=here"], "must be such as sqlite:///study.db"),
+        ([RATES, "sweep.sampler=cmaes"], "sweep.sampler=cmaes: must be one of tpe"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_one_line(words, message, capsys):
+    assert main(command(*words)) == 78
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_without_optuna_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ConfigError, match=r"dltrain\[optuna\]"):
+        Search([RATES], compose([]).config, tmp_path)
