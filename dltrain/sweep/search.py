@@ -41,9 +41,8 @@ class Search:
             pruner=_pruner(config.sweep.pruner),
         )
         seed = zlib.crc32(f"{config.seed} {folder.name} {len(self.study.trials)}".encode())
-        self.study.sampler = (samplers.TPESampler if config.sweep.sampler == "tpe" else samplers.RandomSampler)(
-            seed=seed
-        )
+        kind = samplers.TPESampler if config.sweep.sampler == "tpe" else samplers.RandomSampler
+        self.study.sampler = kind(seed=seed)
         self.grid = config.sweep.sampler == "grid"
         if self.grid:  # optuna's own sampler of grids ends a study, which only works within its own loop
             for values in product(*(_values(key, each) for key, each in self.space.items())):
@@ -55,7 +54,7 @@ class Search:
         from optuna.trial import TrialState
 
         trials = [trial for trial in self.study.trials if LOST not in trial.user_attrs]
-        waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+        waiting: int = sum(trial.state == TrialState.WAITING for trial in trials)
         left = max(0, int(self.most) - len(trials) + waiting)
         return min(left, waiting) if self.grid else left
 
