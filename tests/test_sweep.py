@@ -331,7 +331,7 @@ def test_a_signal_ends_a_sweep_saving_each_job_and_it_goes_on_later(number, code
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert "table    outputs/sweeps/sweep/sweep.csv" in out
-    assert (FOLDER / "sweep.csv").read_text().count("interrupted") >= 2
+    assert (FOLDER / "sweep.csv").read_text().count("interrupted") in (2, 3)
     assert not (FOLDER / "2").exists()
     for job in "01":
         assert summary(FOLDER / job)["status"] == "interrupted"

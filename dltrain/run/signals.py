@@ -10,6 +10,7 @@ from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 heard: list[int] = []  # the exit code of a signal that came before a run had begun
+asked: list[int] = []  # that of the first signal of all
 
 
 class Interrupted(BaseException):
@@ -28,6 +29,7 @@ def stoppable() -> Iterator[None]:
     Whatever else swallows the exception or makes another of it, `heard` tells of it all the same.
     """
     heard.clear()
+    asked.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         code = EXIT_CODES[signal.Signals(number)]
@@ -36,6 +38,7 @@ def stoppable() -> Iterator[None]:
         if heard or _importing(frame):
             leave(code)
         heard.append(code)
+        asked.append(code)
         raise Interrupted(code)
 
     if threading.current_thread() is not threading.main_thread():
@@ -63,6 +66,7 @@ def signalled(received: list[int], *, grace_seconds: float) -> Iterator[None]:
             leave(code)
         else:
             received.append(code)
+            asked.append(code)
             timers.append(threading.Timer(grace_seconds, leave, [code]))
             timers[0].daemon = True
             timers[0].start()

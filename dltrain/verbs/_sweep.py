@@ -11,8 +11,9 @@ from dltrain.run.console import Console, number
 from dltrain.run.folder import RunError, create, read_json
 from dltrain.run.lock import Lock
 from dltrain.run.signals import signalled
+from dltrain.sweep.cluster import ClusterLauncher
 from dltrain.sweep.grid import settings
-from dltrain.sweep.launcher import Launcher, Outcome, Running
+from dltrain.sweep.launcher import Launcher, Outcome
 from dltrain.sweep.ledger import FILE, Job, Ledger
 from dltrain.sweep.slots import Slot, slots
 from dltrain.sweep.summary import RESULTS, Row, label, result
@@ -45,7 +46,7 @@ class Sweep:
             grace = self.config.trainer.grace_seconds + OWN_WORK_SECONDS
             with signalled(received, grace_seconds=grace), Board(self.console, self.label) as board:
 
-                def look(running: list[Running]) -> None:
+                def look(running: list[Any]) -> None:
                     self.look(running)
                     board.look(running)
 
@@ -63,8 +64,15 @@ class Sweep:
         """How many jobs are to be run."""
         return len(waiting)
 
-    def launcher(self, jobs: int) -> Launcher:
-        """What runs so many jobs, here; says so."""
+    def launcher(self, jobs: int) -> Launcher | ClusterLauncher:
+        """What runs so many jobs, here or on a cluster; says so."""
+        _, _, cluster = self.config.sweep.launcher.partition("submitit_")
+        if cluster:
+            known = self.config.sweep.search == "grid"
+            self.console.say(
+                f"{jobs} to run in {self.folder}, {self.config.sweep.slurm.at_once} at a time on {cluster}"
+            )
+            return ClusterLauncher(run_job, self.config, self.folder, cluster=cluster, all_known=known)
         places = slots(self.config, jobs=jobs)
         timeout, grace = self.config.sweep.timeout, self.config.trainer.grace_seconds
         done = sum(job.finished for job in self.ledger.jobs)
@@ -87,14 +95,15 @@ class Sweep:
         else:
             yield Request(job.number, self.folder, composition)
 
-    def look(self, running: list[Running]) -> None:
+    def look(self, running: list[Any]) -> None:
         """See the jobs under way, several times a second."""
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and say so."""
         status, folder = _status(outcome), self.folder / str(job.number)
         said = (read_json(folder / "summary.json") or {}).get("cause")
-        self.ledger.end(job, status=status, code=outcome.code, cause=(said or outcome.words) if outcome.code else "")
+        cause = (said or outcome.words) if status in ("failed", "diverged") else ""
+        self.ledger.end(job, status=status, code=outcome.code, cause=cause)
         log = folder / "train.log"
         where = f", see {log}" if status == "failed" and log.is_file() else ""
         done = sum(each.status not in ("waiting", "interrupted") for each in self.ledger.jobs)
@@ -198,7 +207,7 @@ def _status(outcome: Outcome) -> str:
 
 
 def _result(row: Row) -> str:
-    if row["cause"]:
+    column = next((name for name in RESULTS if row[name] is not None), None)
+    if row["cause"] or column is None:
         return str(row["cause"])
-    column = next(name for name in RESULTS if row[name] is not None)
     return f"{column.replace('_', ' ')} {number(row[column])}, {row['seconds']:.1f} s"

@@ -9,7 +9,6 @@ from rich.live import Live
 
 from dltrain.run.console import Console, number, table
 from dltrain.run.record import last_row
-from dltrain.sweep.launcher import Running
 
 REFRESH_SECONDS = 0.5
 COLUMNS = {
@@ -39,7 +38,7 @@ class Board:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.live.stop()
 
-    def look(self, running: Sequence[Running]) -> None:
+    def look(self, running: Sequence[Any]) -> None:
         """See what the jobs are doing; a few times a second is often enough."""
         if not self.shows or time.monotonic() - self.looked < REFRESH_SECONDS:
             return
@@ -47,7 +46,7 @@ class Board:
         rows = [self._line(each) for each in sorted(running, key=lambda each: int(each.job.number))]
         self.live.update(table("", COLUMNS, rows), refresh=True)
 
-    def _line(self, each: Running) -> list[str]:
+    def _line(self, each: Any) -> list[str]:
         row = last_row(each.job.run_folder) or {}
         epochs = each.job.composition.config.trainer.epochs
         return [

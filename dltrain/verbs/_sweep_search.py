@@ -9,7 +9,7 @@ from dltrain.config.errors import ConfigError
 from dltrain.run.folder import read_json
 from dltrain.run.lock import Lock
 from dltrain.run.record import read_rows
-from dltrain.sweep.launcher import Outcome, Running
+from dltrain.sweep.launcher import Outcome
 from dltrain.sweep.ledger import Job, Ledger
 from dltrain.sweep.search import Search
 from dltrain.verbs._job import Request, job_key
@@ -51,7 +51,7 @@ class SearchSweep(Sweep):
             self.settings.append(self._chosen(job))
             yield from self.request(job)
 
-    def look(self, running: list[Running]) -> None:
+    def look(self, running: list[Any]) -> None:
         for each in running:
             job = self.ledger.jobs[each.job.number]
             rows = read_rows(self.folder / str(job.number))
