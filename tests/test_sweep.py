@@ -84,13 +84,23 @@ def test_every_core_has_a_job_and_none_has_two(overrides, jobs, expected, monkey
     monkeypatch.setattr(slots_of, "available_cores", lambda: 8)
     monkeypatch.setattr(slots_of, "_free_memory", lambda: 2**40)
     monkeypatch.setattr(slots_of, "visible_gpus", list)
-    assert slots(compose(overrides).config, jobs=jobs) == expected
+    assert slots([compose(overrides).config] * jobs) == expected
+
+
+def test_the_job_with_the_most_threads_tells_how_many_fit(monkeypatch):
+    monkeypatch.setattr(slots_of, "available_cores", lambda: 8)
+    monkeypatch.setattr(slots_of, "_free_memory", lambda: 2**40)
+    configs = [compose([f"device.threads={threads}", "device=cpu"]).config for threads in (1, 4, 2)]
+    assert len(slots(configs)) == 2
+    composition = compose(["device.threads=3"])
+    assert _job.fitted(composition, Slot(4)).config.device.threads == 3
+    assert _job.fitted(compose([]), Slot(4)).config.device.threads == 4
 
 
 def test_little_memory_is_room_for_few_jobs(monkeypatch):
     monkeypatch.setattr(slots_of, "available_cores", lambda: 8)
     monkeypatch.setattr(slots_of, "_free_memory", lambda: 5 * 2**30)
-    assert len(slots(compose(["device=cpu"]).config, jobs=12)) == 2
+    assert len(slots([compose(["device=cpu"]).config] * 12)) == 2
 
 
 def test_a_gpu_has_one_job_or_as_many_as_are_wanted(monkeypatch, tmp_path):
@@ -99,24 +109,26 @@ def test_a_gpu_has_one_job_or_as_many_as_are_wanted(monkeypatch, tmp_path):
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [slot.gpu for slot in slots(compose([]).config, jobs=9)] == ["0", "1"]
-    assert [slot.gpu for slot in slots(compose(["sweep.jobs_per_gpu=2"]).config, jobs=9)] == ["0", "1", "0", "1"]
-    assert [slot.gpu for slot in slots(compose(["sweep.jobs=1"]).config, jobs=9)] == ["0"]
+    assert [slot.gpu for slot in slots([compose([]).config] * 9)] == ["0", "1"]
+    assert [slot.gpu for slot in slots([compose(["sweep.jobs_per_gpu=2"]).config] * 9)] == ["0", "1", "0", "1"]
+    assert [slot.gpu for slot in slots([compose(["sweep.jobs=1"]).config] * 9)] == ["0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,GPU-abc")
-    assert [slot.gpu for slot in slots(compose(["device=cuda"]).config, jobs=9)] == ["7", "GPU-abc"]
+    assert [slot.gpu for slot in slots([compose(["device=cuda"]).config] * 9)] == ["7", "GPU-abc"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert slots(compose([]).config, jobs=2)[0].gpu is None
+    assert slots([compose([]).config] * 2)[0].gpu is None
 
 
-def test_jobs_end_in_any_way_and_none_touches_another():
+def test_jobs_end_in_any_way_and_none_touches_another(tmp_path):
     ways = {"return": 0, "raise": 1, "exit": 5, "kill": -9, "hang": 143, "deaf": -9}
-    launcher = Launcher(end, [Slot()] * 3, timeout=5, grace_seconds=0.1)
-    found = {job: outcome for job, outcome in launcher.run([*ways, "return", "return"]) if job}
+    launcher = Launcher(end, [Slot()] * 3, errors=tmp_path.joinpath, timeout=5, grace_seconds=0.1)
+    found = dict(launcher.run(ways))
     assert {job: outcome.code for job, outcome in found.items()} == ways
     words = {job: outcome.words for job, outcome in found.items()}
     assert words["raise"] == "ValueError: on purpose"
     assert words["exit"] == "exit code 5"
     assert "killed by SIGKILL" in words["kill"]
+    assert [path.name for path in tmp_path.iterdir()] == ["raise"]
+    assert "ValueError: on purpose" in (tmp_path / "raise").read_text()
     assert words["hang"] == words["deaf"] == "timeout: no end within 5 s"
 
 
@@ -135,6 +147,7 @@ def test_a_job_of_two_threads_starts_at_once_from_a_server_that_holds_the_data(t
         tmp_path.joinpath(f"{part}-labels-idx1-ubyte").write_bytes(encode(torch.zeros(9).byte().numpy()))
     script = f"""
 import sys, time
+from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_sweep import computing
 from dltrain.config.compose import compose
@@ -142,7 +155,7 @@ from dltrain.sweep.launcher import Launcher
 from dltrain.sweep.slots import Slot
 from dltrain.verbs._job import preloaded
 with preloaded([compose(["data=idx", "data.root={tmp_path}"])]) as modules:
-    launcher = Launcher(computing, [Slot()], preload=modules)
+    launcher = Launcher(computing, [Slot()], errors=lambda job: Path({str(tmp_path)!r}) / str(job), preload=modules)
 print([outcome.code for _, outcome in launcher.run(time.monotonic() for _ in range(6))])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
@@ -181,8 +194,9 @@ def test_a_dozen_jobs_of_which_five_are_in_trouble(monkeypatch, capsys):
     assert "not finite" in cause[5]
     assert all(line["val_accuracy"] for line in lines if line["status"] == "completed")
     shown = capsys.readouterr().out
+    assert "see outputs/sweeps/sweep/1.err" in shown
     assert re_find(shown, "ValueError: on purpose") < re_find(shown, "Ranked by"), "a failure is shown at once"
-    for seed in (0, 6, 11):
+    for seed in (0, 6, 7, 8, 9, 10, 11):
         assert main([*LITTLE, *FEW, ONE_THREAD, f"seed={seed}", f"name=s{seed}"]) == 0
         single = summary(Path(f"outputs/runs/s{seed}"))
         assert summary(FOLDER / str(seed))["weights_sha256"] == single["weights_sha256"]
@@ -223,6 +237,7 @@ def test_a_job_whose_configuration_is_refused_is_one_failed_job(capsys):
     [
         (["model=mlp,resnet19"], 78, "resnet19"),
         (["seed=1,2", "optim.momentun=0.9"], 78, "momentun"),
+        (["seed=range(0)"], 78, "one of the ranges is empty"),
         (["optim.lr=-1,-2"], 78, "optim.lr=-1: must be above 0"),
         (["optim.lr=interval(0,1)"], 78, "hydra/sweeper=optuna"),
         (["seed=1,2", "hydra/launcher=kubernetes"], 78, "sweep.launcher=kubernetes: must be one of local"),
@@ -255,6 +270,13 @@ def test_the_same_sweep_once_more_runs_what_is_new_and_nothing_twice(capsys):
     assert [(event["job"], event["attempt"]) for event in events("start")] == [(0, 1), (1, 1), (2, 1)]
     assert summary(FOLDER / "2")["status"] == "completed"
     assert main(["resume", "sweep", "optim.lr=0.1"]) == 78
+
+
+def test_a_sweep_whose_defaults_have_changed_since_runs_no_finished_job_again(monkeypatch):
+    assert sweep("seed=1,2")[0] == 0
+    monkeypatch.setattr(_sweep, "job_key", lambda composition: f"another {_job.job_key(composition)}")
+    assert main(["resume", "sweep"]) == 0
+    assert len(events("start")) == len(events("job")) == 2
 
 
 def test_a_folder_that_is_no_sweep_is_refused(capsys):

@@ -78,13 +78,13 @@ def test_a_grid_is_searched_as_a_whole():
 @pytest.mark.parametrize("pruner", ["median", "asha"])
 def test_trials_without_prospects_are_pruned(pruner, capsys):
     # Rates that learn come first, so that the last ones are behind from their first validation on.
-    words = ("optim=adam", "optim.lr=0.003,0.002,0.004,0.001,1e-9,2e-9,3e-9,4e-9", "trainer.epochs=40")
+    words = ("optim=adam", "optim.lr=0.003,0.002,0.004,0.001,1e-9,2e-9,3e-9,4e-9", "trainer.epochs=12")
     long = (*words, "trainer.limit_train_batches=null", "sweep.trials=8", "sweep.sampler=grid", "sweep.jobs=1")
     assert main(command(*long, f"sweep.pruner={pruner}")) == 0
     pruned = [trial for trial in study().trials if trial.state == TrialState.PRUNED]
     assert pruned
     for trial in pruned:
-        assert summary(FOLDER / str(trial.number))["epochs"] < 40
+        assert summary(FOLDER / str(trial.number))["epochs"] < 12
         assert trial.intermediate_values
     assert "pruned" in capsys.readouterr().out
     assert "pruned" in (FOLDER / "sweep.csv").read_text()

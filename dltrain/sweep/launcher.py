@@ -1,14 +1,17 @@
 """Running jobs at the same time, each in a process of its own, so that none can take another down."""
 
+import faulthandler
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from dltrain.run.signals import Interrupted, stoppable
@@ -71,8 +74,9 @@ class Running:
 class Launcher:
     """Forks jobs from a server that has imported the modules `preload` once, and has run nothing with torch.
 
-    `work(job, slot)` is called in the new process and returns its exit code. Its prints go nowhere: a run has its own
-    log. A job that takes longer than `timeout` seconds is stopped.
+    `work(job, slot)` is called in the new process and returns its exit code. Its prints go nowhere, since a run has its
+    own log; its errors to the file `errors(job)`, which is kept where it failed with some. A job that takes longer than
+    `timeout` seconds is stopped.
     """
 
     def __init__(
@@ -80,11 +84,12 @@ class Launcher:
         work: Work,
         places: Sequence[Slot],
         *,
+        errors: Callable[[Any], Path],
         preload: Sequence[str] = (),
         timeout: float | None = None,
         grace_seconds: float = 20.0,
     ) -> None:
-        self.work, self.free = work, list(places)
+        self.work, self.free, self.errors = work, list(places), errors
         self.timeout, self.grace_seconds = timeout or float("inf"), grace_seconds
         self.running: list[Running] = []
         self.context = multiprocessing.get_context("forkserver")
@@ -111,19 +116,27 @@ class Launcher:
                 for ended in [each for each in self.running if each.process.exitcode is not None]:
                     self.running.remove(ended)
                     self.free.append(ended.slot)
-                    yield ended.job, ended.outcome()
+                    outcome = ended.outcome()
+                    errors = self.errors(ended.job)
+                    if outcome.code == 0 or not errors.stat().st_size:
+                        errors.unlink()
+                    yield ended.job, outcome
                 self._hold_to_time()
                 if look:
                     look(self.running)
-        finally:
+        finally:  # where whoever asked for the jobs failed, they save before they end
+            self._stop_all()
             for each in self.running:
+                each.process.join(self.grace_seconds + KILL_AFTER_SECONDS)
                 each.process.kill()
                 each.process.join()
 
     def _start(self, job: Any) -> None:
         slot = self.free.pop(0)
         ours, theirs = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=_child, args=(theirs, self.work, job, slot))
+        errors = self.errors(job)
+        errors.touch()
+        process = self.context.Process(target=_child, args=(theirs, errors.resolve(), self.work, job, slot))
         process.start()
         theirs.close()
         self.running.append(Running(job, slot, process, ours, time.monotonic()))
@@ -141,11 +154,11 @@ class Launcher:
                 each.process.kill()
 
 
-def _child(connection: Connection, work: Work, job: Any, slot: Slot) -> None:
+def _child(connection: Connection, errors: Path, work: Work, job: Any, slot: Slot) -> None:
     os.setpgid(0, 0)  # Ctrl-C goes to the terminal's whole group: the parent alone passes it on
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.dup2(nowhere, sys.stderr.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
+    faulthandler.enable()
     if slot.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
@@ -155,8 +168,10 @@ def _child(connection: Connection, work: Work, job: Any, slot: Slot) -> None:
     except Interrupted as interruption:
         code = interruption.exit_code
     except Exception as error:
-        code = getattr(error, "exit_code", 1)
-        kind = "" if hasattr(error, "exit_code") else f"{type(error).__name__}: "
+        code, kind = getattr(error, "exit_code", 1), ""
+        if not hasattr(error, "exit_code"):  # none of those whose one line says it all
+            traceback.print_exc()
+            kind = f"{type(error).__name__}: "
         connection.send(f"{kind}{' '.join(str(error).split())}")
     connection.close()
     sys.exit(code)

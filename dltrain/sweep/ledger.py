@@ -69,8 +69,15 @@ class Ledger:
         return ledger
 
     def add(self, key: str, overrides: Sequence[str], *, trial: int | None = None) -> Job:
-        """A job that is to be run, or the one that is there already with this key. Raises WriteError."""
-        known = next((job for job in self.jobs if job.key == key and trial is None), None)
+        """A job that is to be run, or the one that is there already with this key. Raises WriteError.
+
+        Where defaults have changed since, the one with the same overrides: what that means for it is its run's to say.
+        """
+        known = None
+        if trial is None:
+            same = [job for job in self.jobs if job.key == key]
+            same += [job for job in self.jobs if _of_the_run(job.overrides) == _of_the_run(overrides)]
+            known = next(iter(same), None)
         if known is None:
             number = len(self.jobs)
             self._append("job", job=number, key=key, overrides=list(overrides), trial=trial)
@@ -109,6 +116,11 @@ def find_sweep(name: str | Path, outputs_dir: str | Path) -> Path | None:
     """The folder of a sweep, from a path or a name below the outputs directory; None where it is none."""
     folders = (Path(name), Path(outputs_dir) / "sweeps" / name)
     return next((folder for folder in folders if (folder / FILE).is_file()), None)
+
+
+def _of_the_run(overrides: Sequence[str]) -> list[str]:
+    """Those that say what is run, not where or how the sweep does it."""
+    return [word for word in overrides if not word.startswith(("sweep.", "hydra/", "name=", "outputs_dir="))]
 
 
 def _now() -> str:

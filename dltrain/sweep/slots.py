@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,29 @@ BYTES_A_JOB = 2 * 2**30  # about what a ResNet-18 at 96 pixels takes on a CPU
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one job: CPU threads (None: as the job has it), and for a GPU what CUDA_VISIBLE_DEVICES is to be."""
+    """A place for one job: the CPU threads of one that names none, and for a GPU what CUDA_VISIBLE_DEVICES is to be."""
 
     threads: int | None = None
     gpu: str | None = None
 
 
-def slots(config: Any, *, jobs: int) -> list[Slot]:
-    """The places for so many jobs of a configuration.
+def slots(configs: Sequence[Any]) -> list[Slot]:
+    """The places for the jobs of these configurations, of which the first one's `sweep` counts.
 
     A GPU has one, or `sweep.jobs_per_gpu`. On a CPU a job has `device.threads`; where that is null, each of `auto`
     jobs has a thread or more, so that all cores are used and none is shared.
     """
-    wanted, threads = config.sweep.jobs, config.device.threads
-    if config.device.name in ("auto", "cuda") and (gpus := visible_gpus()):
-        places = [Slot(threads, gpu) for _ in range(config.sweep.jobs_per_gpu) for gpu in gpus]
-        return places[: min(jobs, len(places) if wanted == "auto" else wanted)] or places[:1]
-    if config.device.name == "mps":
-        return [Slot(threads)] * (1 if wanted == "auto" else min(jobs, wanted))
+    sweep, jobs = configs[0].sweep, len(configs)
+    devices = {config.device.name for config in configs}
+    threads = max((config.device.threads or 0 for config in configs), default=0)
+    if devices & {"auto", "cuda"} and (gpus := visible_gpus()):
+        places = [Slot(gpu=gpu) for _ in range(sweep.jobs_per_gpu) for gpu in gpus]
+        return places[: min(jobs, len(places) if sweep.jobs == "auto" else sweep.jobs)]
+    if "mps" in devices:
+        return [Slot()] * (1 if sweep.jobs == "auto" else min(jobs, sweep.jobs))
     cores = available_cores()
-    count = wanted
-    if wanted == "auto":
-        count = min(cores // (threads or 1), _free_memory() // BYTES_A_JOB)
-    count = max(1, min(jobs, count))
+    room = min(cores // (threads or 1), _free_memory() // BYTES_A_JOB)
+    count = max(1, min(jobs, room if sweep.jobs == "auto" else sweep.jobs))
     return [Slot(threads or max(1, cores // count))] * count
 
 

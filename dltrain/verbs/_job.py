@@ -93,8 +93,8 @@ def preloaded(compositions: Iterable[Composition | ConfigError]) -> Iterator[tup
 
 
 def fitted(composition: Composition, slot: Slot) -> Composition:
-    """The composition with the threads of its place, so that the run's own config tells them."""
-    if slot.threads is None:
+    """The composition with the threads of its place where it names none, so that the run's own config tells them."""
+    if slot.threads is None or composition.config.device.threads is not None:
         return composition
     plain: dict[str, Any] = container(composition.config)
     plain["device"]["threads"] = slot.threads

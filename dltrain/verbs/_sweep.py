@@ -73,13 +73,21 @@ class Sweep:
                 f"{jobs} to run in {self.folder}, {self.config.sweep.slurm.at_once} at a time on {cluster}"
             )
             return ClusterLauncher(run_job, self.config, self.folder, cluster=cluster, all_known=known)
-        places = slots(self.config, jobs=jobs)
+        accepted = [each.config for each in self.compositions.values() if isinstance(each, Composition)]
+        places = slots([*accepted, *[self.config] * jobs][:jobs])
         timeout, grace = self.config.sweep.timeout, self.config.trainer.grace_seconds
         done = sum(job.finished for job in self.ledger.jobs)
         had = f"{done} done, " if done else ""
         self.console.say(f"{had}{jobs} to run in {self.folder}, {_at_a_time(places)}")
         with preloaded(self.compositions.values()) as modules:
-            return Launcher(run_job, places, preload=modules, timeout=timeout, grace_seconds=grace)
+            return Launcher(
+                run_job,
+                places,
+                errors=lambda request: self._errors(request.number),
+                preload=modules,
+                timeout=timeout,
+                grace_seconds=grace,
+            )
 
     def requests(self, waiting: Sequence[Job]) -> Iterator[Request]:
         """The next job to run, recorded as begun."""
@@ -104,10 +112,14 @@ class Sweep:
         said = (read_json(folder / "summary.json") or {}).get("cause")
         cause = (said or outcome.words) if status in ("failed", "diverged") else ""
         self.ledger.end(job, status=status, code=outcome.code, cause=cause)
-        log = folder / "train.log"
-        where = f", see {log}" if status == "failed" and log.is_file() else ""
+        logs = [log for log in (self._errors(job.number), folder / "train.log") if log.is_file()]
+        where = f", see {' and '.join(map(str, logs))}" if logs and status == "failed" else ""
         done = sum(each.status not in ("waiting", "interrupted") for each in self.ledger.jobs)
         self.console.say(f"{done}/{self.total}  {self.label(job)}  {status}  {_result(self.row(job))}{where}")
+
+    def _errors(self, number: int) -> Path:
+        """What a job's process printed as errors, where it failed."""
+        return self.folder / f"{number}.err"
 
     @property
     def total(self) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.compose import Composition, compose, compose_all, parse, shown
-from dltrain.config.errors import UsageError
+from dltrain.config.errors import ConfigError, UsageError
 from dltrain.config.hydra_cli import ask
 from dltrain.sweep.grid import expand
 
@@ -65,7 +65,8 @@ def run_sweep(words: list[str], *, folder: Path | None = None, **where: Any) -> 
         from dltrain.verbs._sweep_search import search
 
         return search(words, folder=folder, **where)
-    jobs = expand(words)
+    if not (jobs := expand(words)):
+        raise ConfigError("there is nothing to run: one of the ranges is empty")
     compositions = compose_all(jobs, **where)
     asked = [each.sweep if isinstance(each, Composition) else () for each in compositions]
     if any(asked):
