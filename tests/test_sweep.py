@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,13 +120,13 @@ def test_a_gpu_has_one_job_or_as_many_as_are_wanted(monkeypatch, tmp_path):
 
 
 def test_jobs_end_in_any_way_and_none_touches_another(tmp_path):
-    ways = {"return": 0, "raise": 1, "exit": 5, "kill": -9, "hang": 143, "deaf": -9}
+    ways = {"return": 0, "raise": 1, "exit": 3, "kill": -9, "hang": 143, "deaf": -9}
     launcher = Launcher(end, [Slot()] * 3, errors=tmp_path.joinpath, timeout=5, grace_seconds=0.1)
     found = dict(launcher.run(ways))
     assert {job: outcome.code for job, outcome in found.items()} == ways
     words = {job: outcome.words for job, outcome in found.items()}
     assert words["raise"] == "ValueError: on purpose"
-    assert words["exit"] == "exit code 5"
+    assert words["exit"] == "exit code 3"
     assert "killed by SIGKILL" in words["kill"]
     assert [path.name for path in tmp_path.iterdir()] == ["raise"]
     assert "ValueError: on purpose" in (tmp_path / "raise").read_text()
@@ -188,7 +189,7 @@ def test_a_dozen_jobs_of_which_five_are_in_trouble(monkeypatch, capsys):
     }
     cause = {int(line["seed"]): line["cause"] for line in lines}
     assert cause[1] == "ValueError: on purpose"
-    assert cause[2] == "exit code 5"
+    assert cause[2] == "exit code 3"
     assert "SIGKILL" in cause[3]
     assert cause[4] == "timeout: no end within 20 s"
     assert "not finite" in cause[5]
@@ -237,6 +238,7 @@ def test_a_job_whose_configuration_is_refused_is_one_failed_job(capsys):
     [
         (["model=mlp,resnet19"], 78, "resnet19"),
         (["seed=1,2", "optim.momentun=0.9"], 78, "momentun"),
+        (["model=glob(m*)"], 78, "glob is not offered"),
         (["seed=range(0)"], 78, "one of the ranges is empty"),
         (["optim.lr=-1,-2"], 78, "optim.lr=-1: must be above 0"),
         (["optim.lr=interval(0,1)"], 78, "hydra/sweeper=optuna"),
@@ -253,6 +255,13 @@ def test_what_is_wrong_with_all_is_refused_before_anything_starts(words, code, m
     assert not Path("outputs").exists()
 
 
+def test_runs_tells_of_jobs_what_the_sweep_told(capsys):
+    assert sweep("trainer.epochs=1,null")[0] == 3
+    capsys.readouterr()
+    assert main(["runs", "status==failed"]) == 0
+    assert "sweep/1" in capsys.readouterr().out
+
+
 def test_flags_may_stand_anywhere():
     assert main([*LITTLE, *FEW, "optim.lr=0.1", "--multirun", "seed=1,2", "name=sweep"]) == 0
     assert len(events("end")) == 2
@@ -262,7 +271,7 @@ def test_the_same_sweep_once_more_runs_what_is_new_and_nothing_twice(capsys):
     assert sweep("seed=1,2")[0] == 0
     stamp = (FOLDER / "0/summary.json").stat().st_mtime_ns
     assert sweep("seed=1,2")[0] == 0
-    assert "is complete: nothing was run" in capsys.readouterr().out
+    assert "there is nothing left to run" in capsys.readouterr().out
     assert main(["resume", "sweep", "sweep.jobs=1"]) == 0
     code = main(["-m", *LITTLE, *FEW, "seed=2,3,3", f"sweep.resume={FOLDER}"])
     assert code == 0
@@ -277,6 +286,52 @@ def test_a_sweep_whose_defaults_have_changed_since_runs_no_finished_job_again(mo
     monkeypatch.setattr(_sweep, "job_key", lambda composition: f"another {_job.job_key(composition)}")
     assert main(["resume", "sweep"]) == 0
     assert len(events("start")) == len(events("job")) == 2
+
+
+def test_resuming_runs_the_jobs_of_every_grid_with_the_threads_that_they_began_with():
+    words = ("trainer.epochs=300", "trainer.checkpoint_every=10 steps")
+    for seeds in ("seed=1,2", "seed=3,4"):
+        process = subprocess.Popen([word for word in command(*words, seeds) if word != ONE_THREAD], stdout=-3)
+        while not (FOLDER / ("1" if seeds == "seed=1,2" else "3") / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    threads = [summary_threads(job) for job in "0123" if (FOLDER / job).exists()]
+    assert main(["resume", "sweep"]) == 0
+    assert [summary(FOLDER / job)["status"] for job in "0123"] == ["completed"] * 4
+    assert [summary_threads(job) for job in "0123"][: len(threads)] == threads
+
+
+def summary_threads(job: str) -> str:
+    return next(line for line in (FOLDER / job / "config.yaml").read_text().splitlines() if "threads:" in line)
+
+
+def test_a_completed_job_whose_folder_is_gone_runs_again():
+    assert sweep("seed=1,2")[0] == 0
+    shutil.rmtree(FOLDER / "0")
+    assert main(["resume", "sweep"]) == 0
+    assert summary(FOLDER / "0")["status"] == "completed"
+
+
+def test_the_server_killed_ends_its_jobs_and_they_go_on_later():
+    words = ("trainer.epochs=400", "seed=1,2,3", "trainer.checkpoint_every=10 steps")
+    process = subprocess.Popen(command(*words), stdout=-3)
+    while not all((FOLDER / job / "metrics.jsonl").exists() for job in "01"):
+        time.sleep(0.01)
+    jobs = [json.loads((FOLDER / job / ".lock").read_text())["pid"] for job in "01"]
+    server = int(Path(f"/proc/{jobs[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(server, signal.SIGKILL)
+    assert process.wait(timeout=120) in (0, 3)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in jobs)
+    assert {event["status"] for event in events("end")} <= {"interrupted", "completed"}
+    assert main(["resume", "sweep"]) == 0
+    assert summary(FOLDER / "1")["bit_exact"] is True
+
+
+def test_a_long_message_of_a_failure_holds_nothing_up(tmp_path):
+    launcher = Launcher(end, [Slot()], errors=tmp_path.joinpath)
+    [(_, outcome)] = launcher.run(["long"])
+    assert len(outcome.words) == 4000
 
 
 def test_a_folder_that_is_no_sweep_is_refused(capsys):
@@ -340,6 +395,9 @@ def test_a_ledger_outlives_a_torn_line_and_names_damage(tmp_path):
     assert Ledger.read(tmp_path).jobs[0].finished
     (tmp_path / "sweep.jsonl").write_text('{"event": "job"}\n')
     with pytest.raises(RunError, match="damaged"):
+        Ledger.read(tmp_path)
+    (tmp_path / "sweep.jsonl").write_text("")
+    with pytest.raises(RunError, match="does not say what was to be run"):
         Ledger.read(tmp_path)
 
 

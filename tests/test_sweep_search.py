@@ -29,7 +29,7 @@ def command(*words: str, name: str = "search") -> list[str]:
     return ["-m", OPTUNA, *LITTLE, *FEW, f"name={name}", *words]
 
 
-def study(storage: str = "", name: str = "search") -> optuna.Study:
+def study(storage: str = "", name: str = "sweep") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage or f"sqlite:///{FOLDER.resolve()}/study.db")
 
 
@@ -66,7 +66,7 @@ def test_a_search_chooses_tells_and_ranks(sampler, capsys):
     assert main(["resume", "search", "sweep.trials=7"]) == 0
     assert len(study().trials) == 7
     assert main(["resume", "search", "sweep.trials=7"]) == 0
-    assert "is complete: nothing was run" in capsys.readouterr().out
+    assert "there is nothing left to run" in capsys.readouterr().out
 
 
 def test_a_grid_is_searched_as_a_whole():
@@ -130,7 +130,8 @@ def test_a_study_that_was_killed_goes_on_and_tells_all():
         process.send_signal(signal.SIGKILL)
         process.wait()
     asked = study().ask({"optim.lr": FloatDistribution(0.0001, 0.1, log=True)})  # as if killed before it was recorded
-    asked.set_user_attr("sweep", str(FOLDER.resolve()))
+    first = json.loads((FOLDER / "sweep.jsonl").read_text().splitlines()[0])
+    asked.set_user_attr("sweep", first["command"]["id"])
     assert main(["resume", "search"]) == 0
     states = [trial.state.name for trial in study().trials]
     assert states.count("COMPLETE") == 5
@@ -156,6 +157,19 @@ def test_what_cannot_be_searched_is_refused_in_one_line(words, message, capsys):
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_a_study_about_something_else_is_refused_and_a_moved_one_goes_on(capsys):
+    shared = (RATES, "sweep.trials=2", "sweep.storage=sqlite:///shared.db", "sweep.study=shared")
+    assert main(command(*shared)) == 0
+    assert main(command(*shared, "trainer.monitor=val_loss", name="other")) == 78
+    assert "trainer.monitor is val_loss, and was val_accuracy where the study 'shared' began" in capsys.readouterr().err
+    assert main(command("optim.lr=interval(0,1)", *shared[1:], name="third")) == 78
+    assert "what is chosen is" in capsys.readouterr().err
+    assert main(command(RATES, "sweep.trials=1", name="own")) == 0
+    Path("outputs/sweeps/own").rename("moved")
+    assert main(["resume", "moved", "sweep.trials=2"]) == 0
+    assert {path.name for path in Path("moved").iterdir() if path.is_dir()} == {"0", "1"}
 
 
 def test_without_optuna_the_extra_is_named(monkeypatch, tmp_path):

@@ -11,8 +11,10 @@ def end(how: str, slot: Any) -> int:
     """A job that ends in one of several ways."""
     if how == "raise":
         raise ValueError("on purpose")
+    if how == "long":
+        raise ValueError("x" * 10**6)
     if how == "exit":
-        sys.exit(5)
+        sys.exit(3)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "hang":

@@ -23,7 +23,8 @@ COLUMNS = (
     "name", "sweep", "status", *GROUPS, "epochs", "steps", *RESULTS, "best", "seconds", "images_per_second",
     "parameters", "when",
 )  # fmt: skip
-STATUSES = ("completed", "interrupted", "diverged", "failed", "running", "unfinished", "waiting", "broken")
+STATUSES = ("completed", "interrupted", "diverged", "failed", "pruned", "running", "unfinished", "waiting", "broken")
+NO_END = {"unfinished", "interrupted", "waiting"}  # of which a sweep's ledger may know more
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Sweep:
         statuses = {job.status for job in self.jobs}
         if self.reason or not statuses:
             return "broken"
-        if statuses == {"completed"}:
+        if statuses <= {"completed", "pruned"}:
             return "completed"
         if "running" in statuses:
             return "running"
@@ -174,7 +175,10 @@ def read_sweep(folder: Path) -> Sweep:
         sweep.reason = "sweep.jsonl is missing or damaged"
     for number in sorted({*there, *(listed or ())}):
         name = f"{sweep.name}/{number}"
-        sweep.jobs.append(read_run(there[number], name, sweep.name) if number in there else _waiting(folder, name))
+        job = read_run(there[number], name, sweep.name) if number in there else _waiting(folder, name)
+        if job.status in NO_END and (listed or {}).get(number) in STATUSES:
+            job.values["status"] = (listed or {})[number]
+        sweep.jobs.append(job)
     sweep.modified = max([sweep.modified, *(job.modified for job in sweep.jobs)])
     return sweep
 
@@ -183,12 +187,19 @@ def _waiting(folder: Path, name: str) -> Run:
     return Run(name, folder / name, {"name": name, "sweep": folder.name, "status": "waiting"})
 
 
-def _listed(path: Path) -> set[int] | None:
-    """The numbers of the jobs in a ledger; a last line that a kill cut short is left out. None where it is damaged."""
+def _listed(path: Path) -> dict[int, str] | None:
+    """How the jobs in a ledger ended, by number, "" where they did not; None where it is damaged.
+
+    A last line that a kill cut short is left out.
+    """
     try:
         lines = path.read_bytes().splitlines(keepends=True)
         entries = [json.loads(line) for line in lines if line.endswith(b"\n")]
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    jobs = [entry.get("job") for entry in entries if isinstance(entry, dict)]
-    return {job for job in jobs if type(job) is int and job >= 0}
+    known: dict[int, str] = {}
+    for entry in entries:
+        job = entry.get("job") if isinstance(entry, dict) else None
+        if type(job) is int and job >= 0:
+            known[job] = str(entry.get("status", ""))
+    return known

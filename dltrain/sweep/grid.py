@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from itertools import product
 
+from hydra.core.override_parser.types import Glob
+
 from dltrain.config.compose import parse
 from dltrain.config.errors import ConfigError
 
@@ -14,6 +16,8 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         word = parse(text)
         if not word.is_sweep_override():
             values.append([text])
+        elif isinstance(word.value(), Glob):
+            raise ConfigError(f"{text}: glob is not offered: name the choices")
         elif not word.is_discrete_sweep():
             raise ConfigError(
                 f"{text}: an interval has no list of values; name them, use range or choice, or hydra/sweeper=optuna"

@@ -1,5 +1,6 @@
 """Running jobs at the same time, each in a process of its own, so that none can take another down."""
 
+import contextlib
 import faulthandler
 import multiprocessing
 import os
@@ -14,10 +15,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from dltrain.run.signals import Interrupted, stoppable
+from dltrain.run.signals import EXIT_CODES, Interrupted, stoppable
 from dltrain.sweep.slots import Slot
 
 TICK_SECONDS, KILL_AFTER_SECONDS = 0.2, 5.0
+MOST_OF_A_MESSAGE = 4000  # what a pipe takes at once, though nobody reads it before the job has ended
+LOST = 255  # what multiprocessing says of a process whose server died
 Work = Callable[[Any, Slot], int]
 
 
@@ -68,7 +71,10 @@ class Running:
                 message = ""
         self.messages.close()
         self.process.join()
-        return Outcome(int(self.process.exitcode), message, self.stopped)
+        code = int(self.process.exitcode)
+        if code == LOST and not self.stopped:
+            return Outcome(_end(self.process.pid), "its server died", self.stopped)
+        return Outcome(code, message, self.stopped)
 
 
 class Launcher:
@@ -172,13 +178,25 @@ def _child(connection: Connection, errors: Path, work: Work, job: Any, slot: Slo
         if not hasattr(error, "exit_code"):  # none of those whose one line says it all
             traceback.print_exc()
             kind = f"{type(error).__name__}: "
-        connection.send(f"{kind}{' '.join(str(error).split())}")
+        connection.send(f"{kind}{' '.join(str(error).split())}"[:MOST_OF_A_MESSAGE])
     connection.close()
     sys.exit(code)
 
 
+def _end(process: int, *, patience: float = 20.0) -> int:
+    """Have a process that is no child of ours save and end, however long that takes up to a limit; its exit code."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGTERM)
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            os.kill(process, 0)
+            time.sleep(TICK_SECONDS)
+        os.kill(process, signal.SIGKILL)
+    return EXIT_CODES[signal.SIGTERM]
+
+
 def _end_with_the_parent() -> None:
-    """Ask this process to save and end when the one that started the sweep is gone."""
+    """Have this process save and end when the one that started the sweep is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

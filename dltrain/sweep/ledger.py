@@ -66,6 +66,8 @@ class Ledger:
                 ledger._follow(**json.loads(line))
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+        if not ledger.command:
+            raise RunError(f"{path} is damaged: it does not say what was to be run")
         return ledger
 
     def add(self, key: str, overrides: Sequence[str], *, trial: int | None = None) -> Job:

@@ -22,8 +22,11 @@ MINUTES_WAITED = 1.0  # for a database that another process writes to
 class Search:
     """The trials of a study, of which this sweep has asked for some."""
 
-    def __init__(self, words: Sequence[str], config: Any, folder: Path) -> None:
-        """Raises ConfigError where optuna is missing, or where there is nothing to choose."""
+    def __init__(self, words: Sequence[str], config: Any, folder: Path, *, identity: str = "") -> None:
+        """`identity` tells this sweep's trials from others'.
+
+        Raises ConfigError where optuna is missing, there is nothing to choose, or the study is about something else.
+        """
         optuna: Any = _optuna()
         samplers = optuna.samplers
         parsed = [parse(text) for text in words]
@@ -31,15 +34,16 @@ class Search:
         self.space = {word.key_or_group: distribution(word) for word in parsed if word.is_sweep_override()}
         if not self.space:
             raise ConfigError("a search needs something to choose, such as optim.lr='tag(log,interval(1e-4,1))'")
-        self.most, self.sweep = config.sweep.trials, str(folder.resolve())
-        storage = _storage(config.sweep.storage or f"sqlite:///{folder.resolve() / 'study.db'}")
+        self.most, self.sweep = config.sweep.trials, identity
         self.study = optuna.create_study(
-            study_name=config.sweep.study or folder.name,
-            storage=storage,
+            study_name=config.sweep.study or "sweep",
+            storage=_storage(config.sweep.storage or f"sqlite:///{folder.resolve() / 'study.db'}"),
             direction="minimize" if config.trainer.monitor.endswith("loss") else "maximize",
             load_if_exists=True,
             pruner=_pruner(config.sweep.pruner),
         )
+        self._agree("trainer.monitor", config.trainer.monitor)
+        self._agree("what is chosen", ", ".join(sorted(f"{key}: {each}" for key, each in self.space.items())))
         seed = zlib.crc32(f"{config.seed} {folder.name} {len(self.study.trials)}".encode())
         kind = samplers.TPESampler if config.sweep.sampler == "tpe" else samplers.RandomSampler
         self.study.sampler = kind(seed=seed)
@@ -48,6 +52,13 @@ class Search:
             for values in product(*(_values(key, each) for key, each in self.space.items())):
                 self.study.enqueue_trial(dict(zip(self.space, values, strict=True)), skip_if_exists=True)
         self.reported: dict[int, int] = {}
+
+    def _agree(self, what: str, value: str) -> None:
+        """Refuse a study that others have begun with something else."""
+        known = self.study.user_attrs.get(what, value)
+        if known != value:
+            raise ConfigError(f"{what} is {value}, and was {known} where the study {self.study.study_name!r} began")
+        self.study.set_user_attr(what, value)
 
     def left(self) -> int:
         """How many trials the study still wants."""
@@ -148,11 +159,11 @@ def _storage(text: str) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     kind, _, rest = text.partition(":")
-    if kind == "journal" and rest:
-        return JournalStorage(JournalFileBackend(rest))
-    if "://" not in text:
+    if not (kind == "journal" and rest) and "://" not in text:
         raise ConfigError(f"sweep.storage={text}: must be such as sqlite:///study.db or journal:study.log")
     try:
+        if kind == "journal":
+            return JournalStorage(JournalFileBackend(rest))
         return RDBStorage(text, engine_kwargs={"connect_args": {"timeout": 60 * MINUTES_WAITED}})
     except Exception as error:
         raise ConfigError(f"sweep.storage={text}: {str(error).splitlines()[0]}") from error

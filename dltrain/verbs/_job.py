@@ -45,7 +45,7 @@ def run_job(request: Request, slot: Slot) -> int:
 
     Of a completed one the optimizer's state is dropped where the sweep keeps weights alone.
     """
-    composition = fitted(request.composition, slot)
+    composition = fitted(request.composition, begun_with(request.run_folder) or slot)
     patience = time.monotonic() + 2 * composition.config.trainer.grace_seconds
     while True:
         try:
@@ -62,6 +62,12 @@ def run_job(request: Request, slot: Slot) -> int:
             lock.take(request.run_folder)
             keep_weights(request.run_folder)
     return code
+
+
+def begun_with(folder: Path) -> Slot | None:
+    """The threads that a run began with, which it keeps, so that its bits stay the same."""
+    path = folder / "config.yaml"
+    return Slot(OmegaConf.load(path).device.threads) if path.is_file() else None
 
 
 def _train(composition: Composition, request: Request) -> int:

@@ -1,6 +1,7 @@
 """A sweep: jobs in processes and folders of their own, a ledger of what became of each, then a ranked table."""
 
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dltrain.sweep.launcher import Launcher, Outcome
 from dltrain.sweep.ledger import FILE, Job, Ledger
 from dltrain.sweep.slots import Slot, slots
 from dltrain.sweep.summary import RESULTS, Row, label, result
-from dltrain.verbs._job import Request, job_key, preloaded, run_job
+from dltrain.verbs._job import IN_USE, Request, job_key, preloaded, run_job
 from dltrain.verbs._sweep_board import Board
 from dltrain.verbs._sweep_table import sum_up
 
@@ -53,9 +54,11 @@ class Sweep:
                 for request, outcome in self.launcher(left).run(self.requests(waiting), received=received, look=look):
                     self.end(self.ledger.jobs[request.number], outcome)
         else:
-            self.console.say(f"{self.folder} is complete: nothing was run")
+            self.console.say(f"{self.folder}: there is nothing left to run")
             received = []
         sum_up(self.console, self.folder, [self.row(job) for job in self.ledger.jobs])
+        if any(job.status in ("waiting", "interrupted") for job in self.ledger.jobs):
+            self.console.say(f"to go on: dltrain resume {self.folder}")
         if received:
             return received[0]
         return 0 if all(job.status in self.good for job in self.ledger.jobs) else SOME_FAILED
@@ -74,7 +77,7 @@ class Sweep:
             )
             return ClusterLauncher(run_job, self.config, self.folder, cluster=cluster, all_known=known)
         accepted = [each.config for each in self.compositions.values() if isinstance(each, Composition)]
-        places = slots([*accepted, *[self.config] * jobs][:jobs])
+        places = slots([*accepted, *[self.config] * jobs][: max(jobs, len(accepted))])[:jobs]
         timeout, grace = self.config.sweep.timeout, self.config.trainer.grace_seconds
         done = sum(job.finished for job in self.ledger.jobs)
         had = f"{done} done, " if done else ""
@@ -137,10 +140,11 @@ class Sweep:
 
     def is_finished(self, job: Job) -> bool:
         """Whether a job has ended for good, also where the sweep was killed before it could take note."""
-        if job.finished:
-            return True
         folder = self.folder / str(job.number)
-        if (read_json(folder / "summary.json") or {}).get("status") != "completed":
+        completed = (read_json(folder / "summary.json") or {}).get("status") == "completed"
+        if job.finished and (completed or job.status != "completed"):
+            return True
+        if not completed:  # also where its folder was lost since
             return False
         from dltrain.run import checkpoint  # which imports torch
 
@@ -171,10 +175,16 @@ def sweep(
     config = accepted[0].config
     with Lock() as lock:
         ledger = open_ledger(config, command, lock, folder)
-        known = {}
+        known, changed = {}, 0
         for job, composition in zip(jobs, compositions, strict=True):
             key = job_key(composition) if isinstance(composition, Composition) else " ".join(job)
-            known[ledger.add(key, job).key] = composition
+            added = ledger.add(key, job)
+            known[added.key] = composition
+            changed += added.key != key
+        if changed:
+            print(
+                f"note: the same words mean other settings now than when {changed} of the jobs began (see dltrain diff)"
+            )
         return Sweep(ledger, known, config).go()
 
 
@@ -192,7 +202,7 @@ def open_ledger(config: Any, command: dict[str, Any], lock: Lock, folder: Path |
     def fill(draft: Path) -> None:
         lock.take(draft)
         anywhere = [str(Path(folder).resolve()) for folder in command["config_dirs"]]
-        Ledger.create(draft, {**command, "config_dirs": anywhere})
+        Ledger.create(draft, {**command, "config_dirs": anywhere, "id": uuid.uuid4().hex})
 
     name = config.name or time.strftime("%Y%m%d-%H%M%S")
     try:
@@ -213,7 +223,7 @@ def _status(outcome: Outcome) -> str:
         return "completed"
     if outcome.stopped == "pruned":
         return "pruned"
-    if outcome.code in INTERRUPTED and outcome.stopped in ("", "interrupted"):
+    if outcome.code == IN_USE or (outcome.code in INTERRUPTED and outcome.stopped in ("", "interrupted")):
         return "interrupted"
     return "diverged" if outcome.code == DIVERGED else "failed"
 

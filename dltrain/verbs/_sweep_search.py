@@ -92,4 +92,5 @@ def search(words: Sequence[str], *, folder: Path | None = None, **where: Any) ->
         raise ConfigError("data.val_size=0: a search needs validation to choose by")
     with Lock() as lock:
         ledger = open_ledger(config, {"words": list(words), **where}, lock, folder)
-        return SearchSweep(ledger, Search(words, config, ledger.folder), config, where).go()
+        asked = Search(words, config, ledger.folder, identity=ledger.command["id"])
+        return SearchSweep(ledger, asked, config, where).go()

@@ -44,5 +44,7 @@ def _go_on_with_sweep(folder: Path, overrides: list[str]) -> int:
     for word in overrides:
         if not word.startswith("sweep."):
             raise ConfigError(f"{word}: a sweep goes on with the jobs it has; only sweep.* may change")
-    command = Ledger.read(folder).command
-    return run_sweep([*command.pop("words"), *overrides], folder=folder, **command)
+    ledger = Ledger.read(folder)
+    command = {key: value for key, value in ledger.command.items() if key != "id"}
+    more = [[*job.overrides, *overrides] for job in ledger.jobs if job.trial is None]
+    return run_sweep([*command.pop("words"), *overrides], folder=folder, more=more, **command)

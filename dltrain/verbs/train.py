@@ -1,6 +1,7 @@
 """Train a network: what `dltrain` does without a verb."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     return train(composition, parent=Path(config.outputs_dir) / "runs", name=config.name)
 
 
-def run_sweep(words: list[str], *, folder: Path | None = None, **where: Any) -> int:
+def run_sweep(words: list[str], *, folder: Path | None = None, more: Sequence[list[str]] = (), **where: Any) -> int:
     """Run what the words with several values ask for: every combination, or what optuna chooses.
 
-    With a folder, go on with the sweep in it.
+    With a folder, go on with the sweep in it, also with `more` jobs that it has.
     """
     if _searches(words, where):
         from dltrain.verbs._sweep_search import search
@@ -74,6 +75,7 @@ def run_sweep(words: list[str], *, folder: Path | None = None, **where: Any) -> 
         compositions = compose_all(jobs, **where)
     from dltrain.verbs._sweep import sweep
 
+    jobs, compositions = [*jobs, *more], [*compositions, *compose_all(more, **where)]
     return sweep(jobs, compositions, folder=folder, words=words, **where)
 
 
