@@ -10,7 +10,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from dltrain.optim import Muon, fused_keywords, orthogonalize, parameter_groups
+from dltrain import optim
+from dltrain.optim import Muon, ScratchMomentum, ScratchNesterov, fused_keywords, orthogonalize, parameter_groups
 
 CONF = Path(__file__).parent.parent / "conf" / "optim"
 OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -23,7 +24,7 @@ def load(option: str) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, A
     assert isinstance(node, dict)
     keywords = {str(key): value for key, value in node.items()}
     name = keywords.pop("name")
-    return Muon if name == "Muon" else getattr(torch.optim, name), keywords
+    return (Muon if name == "Muon" else getattr(torch.optim, name, None) or getattr(optim, name)), keywords
 
 
 def small_net() -> nn.Sequential:
@@ -96,14 +97,16 @@ RULES: dict[str, tuple[Rule, float]] = {
 
 
 @pytest.mark.parametrize("option", RULES)
-@pytest.mark.parametrize("fused", [False, True])
-def test_update_rule_is_the_notes(option: str, fused: bool) -> None:
+@pytest.mark.parametrize("how", ["plain", "fused", "scratch"])
+def test_update_rule_is_the_notes(option: str, how: str) -> None:
     rule, tolerance = RULES[option]
+    if how == "scratch":
+        option, tolerance = f"scratch_{option}", 1e-12
     curvature = np.random.default_rng(0).uniform(0.5, 2.0, 7)
     expected = np.random.default_rng(1).normal(size=7)
     parameter = nn.Parameter(torch.tensor(expected))
     optimizer_class, keywords = load(option)
-    optimizer = optimizer_class([parameter], **keywords, fused=fused)
+    optimizer = optimizer_class([parameter], **keywords, **({} if how == "scratch" else {"fused": how == "fused"}))
     state = {key: np.zeros(7) for key in "vhm"}
     for t in range(1, 21):
         expected = rule(expected, curvature * expected + np.sin(expected), state, t)
@@ -111,6 +114,61 @@ def test_update_rule_is_the_notes(option: str, fused: bool) -> None:
             parameter.grad = torch.tensor(curvature) * parameter + parameter.sin()
         optimizer.step()
         np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=0, atol=tolerance)
+
+
+def listed_nesterov(w: Array, g: Array, state: dict[str, Array], t: int) -> Array:
+    state["v"] = 0.9 * state["v"] - 0.01 * g
+    return np.asarray(w + 0.9**2 * state["v"] - (1 + 0.9) * 0.01 * g)
+
+
+def test_the_listing_of_the_notes_is_another_nesterov() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = ScratchNesterov([parameter], form="notes")
+    expected, state = np.array([1.0]), {"v": np.zeros(1)}
+    for t in range(1, 6):
+        expected = listed_nesterov(expected, 3 * expected, state, t)
+        parameter.grad = 3 * parameter.detach()
+        optimizer.step()
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=0, atol=1e-12)
+        if t == 1:
+            assert expected[0] == pytest.approx(1 - 2.71 * 0.01 * 3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "keywords", "bound"),
+    [
+        (ScratchNesterov, {"form": "notes"}, 2 * 1.9 / (1 + 1.8 + 2 * 0.81)),
+        (ScratchNesterov, {"form": "corrected"}, 2 * 1.9 / 2.8),
+        (ScratchMomentum, {}, 3.8),
+    ],
+)
+def test_a_rule_is_stable_up_to_its_bound(optimizer_class: Any, keywords: dict[str, Any], bound: float) -> None:
+    """On curvature 1, as the notes' formulas say: 0.860, 1.357 and 3.8."""
+    ends = []
+    for rate in (0.98 * bound, 1.02 * bound):
+        parameter = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        optimizer = optimizer_class([parameter], lr=rate, **keywords)
+        for _ in range(1500):
+            parameter.grad = parameter.detach().clone()
+            optimizer.step()
+        ends.append(abs(parameter.item()))
+    assert ends[0] < 1e-3
+    assert ends[1] > 1e3
+
+
+@pytest.mark.parametrize(
+    ("option", "keywords", "message"),
+    [
+        ("scratch_sgd", {"lr": -1.0}, "lr must be 0 or more"),
+        ("scratch_momentum", {"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
+        ("scratch_nesterov", {"form": "other"}, "form must be corrected or notes"),
+        ("scratch_adam", {"betas": (0.9, 1.0)}, r"betas must be in \[0, 1\)"),
+    ],
+)
+def test_a_scratch_rule_refuses_what_it_cannot_use(option: str, keywords: dict[str, Any], message: str) -> None:
+    optimizer_class, known = load(option)
+    with pytest.raises(ValueError, match=message):
+        optimizer_class([nn.Parameter(torch.zeros(1))], **{**known, **keywords})
 
 
 def test_parameter_groups_by_role() -> None:

@@ -14,6 +14,7 @@ from dltrain.components import find
 from dltrain.config import schema
 from dltrain.config.compose import compose
 from dltrain.data import augment
+from dltrain.optim import scratch
 
 NAMESPACES = {
     "model": models,
@@ -73,7 +74,7 @@ def test_every_deviation_belongs_to_an_option():
 @pytest.mark.parametrize("group", NAMESPACES)
 def test_every_callable_of_ours_has_an_option(group):
     named = {read(CONF / group / f"{option}.yaml")["name"] for option in options(group)}
-    ours = {"Muon"} if group == "optim" else set(NAMESPACES[group].__all__)
+    ours = {"Muon", *scratch.__all__} if group == "optim" else set(NAMESPACES[group].__all__)
     assert ours <= named
 
 

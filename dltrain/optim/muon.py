@@ -1,71 +1,19 @@
-"""Muon, which torch lacks in this form, and what every optimizer needs: groups by role, fused steps."""
+"""Muon, which torch lacks in this form."""
 
-import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-
-def _eager(optimizer_class: type[Any]) -> type[Any]:
-    """The class without the wrappers that import torch's compiler, which takes longer than all else before a step."""
-    wrapped = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
-    raw = {name: inspect.unwrap(getattr(optimizer_class, name)) for name in wrapped}
-    body = {**raw, "step": torch.no_grad()(raw["step"]), "__module__": __name__, "__doc__": optimizer_class.__doc__}
-    return type(optimizer_class.__name__, (optimizer_class,), body)
+from dltrain.optim.eager import eager
 
 
-# A configuration may name any optimizer of torch that takes a step from dense gradients, without a closure; our Muon,
-# defined below, takes the place of torch's.
-_OPTIMIZERS = {
-    name: _eager(each)
-    for name, each in vars(torch.optim).items()
-    if inspect.isclass(each) and issubclass(each, Optimizer) and name not in ("Optimizer", "SparseAdam", "LBFGS")
-}
-globals().update(_OPTIMIZERS)
-__all__ = list(_OPTIMIZERS)
-
-
-def parameter_groups(
-    model: nn.Module, *, weight_decay: float = 0.0, decay_bias_and_norm: bool = False
-) -> list[dict[str, Any]]:
-    """Split the trainable parameters by role, each group's `params` being (name, parameter) pairs.
-
-    Roles: `hidden` (matrices and kernels), `classifier` (the last of these in registration order),
-    `vector` (biases and norm parameters, decayed only if asked). A role without parameters has no group.
-    """
-    named = list(model.named_parameters())
-    last_matrix = max((i for i, (_, parameter) in enumerate(named) if parameter.ndim >= 2), default=None)
-    members: dict[str, list[tuple[str, nn.Parameter]]] = {"hidden": [], "classifier": [], "vector": []}
-    for i, (name, parameter) in enumerate(named):
-        role = "vector" if parameter.ndim < 2 else "classifier" if i == last_matrix else "hidden"
-        if parameter.requires_grad:
-            members[role].append((name, parameter))
-    decay = dict.fromkeys(members, weight_decay)
-    if not decay_bias_and_norm:
-        decay["vector"] = 0.0
-    return [{"params": pairs, "role": role, "weight_decay": decay[role]} for role, pairs in members.items() if pairs]
-
-
-def fused_keywords(optimizer_class: Callable[..., Optimizer], *, device: torch.device) -> dict[str, bool]:
-    """`{"fused": True}` where the class has a fused step that runs on the device, else `{}`."""
-    if "fused" not in inspect.signature(optimizer_class).parameters:
-        return {}
-    probe = nn.Parameter(torch.zeros(1, device=device))
-    probe.grad = torch.zeros_like(probe)
-    try:
-        optimizer_class([probe], fused=True).step()
-    except RuntimeError:  # torch's answer where the device has no such kernel
-        return {}
-    return {"fused": True}
-
-
-class Muon(_eager(Optimizer)):  # type: ignore[misc]
+class Muon(eager(Optimizer)):  # type: ignore[misc]
     """Momentum orthogonalised by Newton-Schulz for hidden matrices and kernels, AdamW for all else.
 
     A group of role `hidden` (the default) starts from `lr` and takes Muon's step, a kernel being a matrix
