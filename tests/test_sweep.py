@@ -238,6 +238,8 @@ def test_a_job_whose_configuration_is_refused_is_one_failed_job(capsys):
     [
         (["model=mlp,resnet19"], 78, "resnet19"),
         (["seed=1,2", "optim.momentun=0.9"], 78, "momentun"),
+        (["name=a,b"], 78, "name=a,b: that is one for all jobs of a sweep"),
+        (["seed=1,2", "sweep.jobs=1,2"], 78, "that is one for all jobs"),
         (["model=glob(m*)"], 78, "glob is not offered"),
         (["seed=range(0)"], 78, "one of the ranges is empty"),
         (["optim.lr=-1,-2"], 78, "optim.lr=-1: must be above 0"),

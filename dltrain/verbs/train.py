@@ -62,6 +62,10 @@ def run_sweep(words: list[str], *, folder: Path | None = None, more: Sequence[li
 
     With a folder, go on with the sweep in it, also with `more` jobs that it has.
     """
+    for word in words:
+        key = parse(word).key_or_group
+        if parse(word).is_sweep_override() and (key in ("name", "outputs_dir") or key.startswith("sweep.")):
+            raise ConfigError(f"{word}: that is one for all jobs of a sweep")
     if _searches(words, where):
         from dltrain.verbs._sweep_search import search
 
@@ -71,7 +75,7 @@ def run_sweep(words: list[str], *, folder: Path | None = None, more: Sequence[li
     compositions = compose_all(jobs, **where)
     asked = [each.sweep if isinstance(each, Composition) else () for each in compositions]
     if any(asked):
-        jobs = [wider for more, job in zip(asked, jobs, strict=True) for wider in expand([*more, *job])]
+        jobs = [wider for swept, job in zip(asked, jobs, strict=True) for wider in expand([*swept, *job])]
         compositions = compose_all(jobs, **where)
     from dltrain.verbs._sweep import sweep
 
