@@ -1,16 +1,13 @@
 """Making a component from its YAML node: the one way in which a configuration becomes an object."""
 
-import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, get_type_hints
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from dltrain.config import schema
 from dltrain.config.errors import ConfigError
@@ -36,7 +33,17 @@ def make(namespace: ModuleType, node: DictConfig, **facts: Any) -> Any:
         if words := schema.misfit(value, hints.get(key)):
             raise ConfigError(f"{group}.{key}={value}: {words}")
     wanted = {key: value for key, value in facts.items() if key in accepted}
+    _check_facts(f"{group}={node.name}", accepted, {**keywords, **wanted})
     return worded(f"{group}={node.name}", partial(component, **{**keywords, **wanted}))
+
+
+def _check_facts(where: str, accepted: Mapping[str, inspect.Parameter], given: Collection[str]) -> None:
+    """Refuse a component that must know what these data do not have."""
+    required = (
+        name for name, each in accepted.items() if each.default is each.empty and each.kind is each.KEYWORD_ONLY
+    )
+    if lacking := [name for name in required if name not in given]:
+        raise ConfigError(f"{where} needs {' and '.join(lacking)}, which these data do not have; choose another")
 
 
 def _hints(component: Callable[..., Any]) -> dict[str, Any]:
@@ -68,22 +75,3 @@ def worded(where: str, action: Callable[[], Any]) -> Any:
         return action()
     except ValueError as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-
-
-def rehearse(
-    model: nn.Module, shape: tuple[int, ...], *, microbatch: int | None, batch_size: int, num_classes: int
-) -> None:
-    """Train a copy on blank images of a shape, so that what does not fit is refused before any data are decoded.
-
-    Two examples stand for any number above one. (On the meta device this would import torch's compiler.)
-    """
-    key, examples = ("trainer.microbatch", microbatch) if microbatch else ("data.batch_size", batch_size)
-    where = f"{key}={examples}: the model cannot train on that many images of {'x'.join(map(str, shape))}"
-    blank = torch.zeros(min(examples, 2), *shape)
-    with torch.no_grad():
-        try:
-            logits = worded(where, partial(copy.deepcopy(model).train(), blank))
-        except RuntimeError as error:
-            raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
-    if logits.shape != (expected := (len(blank), num_classes)):
-        raise ConfigError(f"the model makes {tuple(logits.shape)} of {len(blank)} images, and must make {expected}")

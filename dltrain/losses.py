@@ -9,18 +9,36 @@ from torch import Tensor, nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-__all__ = ["cross_entropy"]
+__all__ = ["cross_entropy", "mse"]
 
 
-def cross_entropy(*, label_smoothing: float = 0.0) -> Loss:
-    """Mean cross-entropy in nats of logits (batch, classes) and targets.
+def cross_entropy(*, num_classes: int, label_smoothing: float = 0.0) -> Loss:
+    """Mean cross-entropy in nats of logits (batch, classes, ...) and targets.
 
-    Targets are class indices (batch,) or probabilities (batch, classes). Label smoothing moves that share of
-    the probability evenly to all classes. Raises ValueError for a share outside 0 to 1.
+    Targets are class indices (batch, ...) or probabilities (batch, classes, ...). Label smoothing moves that share of
+    the probability evenly to all classes. Raises ValueError for a share outside 0 to 1, and for a single class, of
+    which nothing could be learned.
     """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be 2 or more, not {num_classes}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
     return partial(F.cross_entropy, label_smoothing=label_smoothing)
+
+
+def mse(*, half: bool = False) -> Loss:
+    """Mean squared error over all entries of outputs (batch, outputs) and targets of that shape.
+
+    Targets that are class indices (batch,) count as one-hot vectors. `half` halves it, as the course notes do, so that
+    its gradient is the error itself.
+    """
+    factor = 0.5 if half else 1.0
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        wanted = F.one_hot(targets, outputs.shape[1]) if targets.ndim < outputs.ndim else targets
+        return factor * F.mse_loss(outputs, wanted.to(outputs.dtype))
+
+    return loss
 
 
 def l2_penalty(model: nn.Module, *, l2: float, l2_on: str = "all") -> Callable[[], Tensor] | None:

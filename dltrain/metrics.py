@@ -1,6 +1,10 @@
 """What is counted beside the loss."""
 
+from collections.abc import Callable
+
 from torch import Tensor
+
+Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
@@ -10,3 +14,11 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
     """
     labels = targets.argmax(dim=1) if targets.ndim == logits.ndim else targets
     return (logits.argmax(dim=1) == labels).sum()
+
+
+MEASURES: dict[str, Measure] = {"accuracy": correct}
+
+
+def measure(name: str) -> Measure:
+    """What rows show under a name: a sum over a batch of (outputs, targets)."""
+    return MEASURES[name]

@@ -1,6 +1,6 @@
 """The training loop."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,11 +19,15 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """A step was taken, or a split evaluated; `epoch` counts epochs done, and the row is there when one is due."""
+    """A step was taken, or a split evaluated; `epoch` counts epochs done, and the row is there when one is due.
+
+    `pending` names the splits that are still to be evaluated at this step.
+    """
 
     step: int
     epoch: float
     row: Row | None = None
+    pending: tuple[str, ...] = ()
 
 
 def fit(
@@ -32,15 +36,17 @@ def fit(
     *,
     epochs: int,
     evaluations: Mapping[str, Batches] | None = None,
+    evaluate_at: Callable[[int], bool] = lambda step: False,
     log_every: int = 50,
     start: int = 0,
 ) -> Iterator[Event]:
     """Train from step `start` on: yields after every optimizer step and every evaluation, and writes nothing.
 
     A train row stands at every `log_every`-th step, over the examples since the row before, and at an epoch's end,
-    over the whole epoch. Making a row is the only thing that waits for the device.
+    over the whole epoch. Making a row is the only thing that waits for the device. There is an evaluation at an
+    epoch's end and where `evaluate_at` says so, of a step's number within its epoch, from 1.
     """
-    steps_per_epoch = len(batches)
+    steps_per_epoch, evaluations = len(batches), evaluations or {}
     for epoch in range(start // steps_per_epoch, epochs):
         if start % steps_per_epoch == 0:
             engine.begin_epoch()
@@ -48,11 +54,17 @@ def fit(
             engine.step(batch, step - 1)
             done, last = step / steps_per_epoch, step % steps_per_epoch == 0
             row = engine.report(epoch=last) if last or step % log_every == 0 else None
-            yield Event(step, done, row and {"split": "train", "step": step, "epoch": done, **row})
+            due = tuple(evaluations) if last or evaluate_at(step - epoch * steps_per_epoch) else ()
+            yield Event(step, done, row and {"split": "train", "step": step, "epoch": done, **row}, due)
+            yield from evaluate_all(engine, {split: evaluations[split] for split in due}, step=step, epoch=done)
         start = step
-        for split, examples in (evaluations or {}).items():
-            row = {"split": split, "step": step, "epoch": done, **evaluate(engine, examples)}
-            yield Event(step, done, row)
+
+
+def evaluate_all(engine: Engine, evaluations: Mapping[str, Batches], *, step: int, epoch: float) -> Iterator[Event]:
+    """Evaluate one split after another."""
+    for place, (split, examples) in enumerate(evaluations.items(), 1):
+        row = {"split": split, "step": step, "epoch": epoch, **evaluate(engine, examples)}
+        yield Event(step, epoch, row, tuple(evaluations)[place:])
 
 
 def evaluate(engine: Engine, batches: Batches) -> Row:

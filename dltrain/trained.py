@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dltrain import models
 from dltrain.components import make
-from dltrain.data.batches import Batches
+from dltrain.data.preparation import Pixels, Preparation, restored
 from dltrain.run import checkpoint
 from dltrain.run.folder import RunError, find
 from dltrain.run.record import Row, read_rows
@@ -26,35 +26,42 @@ class Trained:
     config: DictConfig
     rows: list[Row]
     class_names: list[str]
-    preprocessing: dict[str, Any]
-    in_channels: int
+    preparation: Preparation
+    facts: dict[str, Any]
 
     def __repr__(self) -> str:
-        return f"<{self.config.model.name}, trained: {len(self.rows)} rows, classes {', '.join(self.class_names)}>"
+        classes = f", classes {', '.join(self.class_names)}" if self.class_names else ""
+        return f"<{self.config.model.name}, trained: {len(self.rows)} rows{classes}>"
 
     @torch.inference_mode()
-    def predict(self, images: Tensor | np.ndarray) -> Tensor:
-        """Probabilities (N, classes) of images uint8 (N, H, W) or (N, C, H, W) of any size.
+    def predict(self, inputs: Tensor | np.ndarray) -> Tensor:
+        """What the model makes of inputs that are as the data set's were.
 
-        Raises ValueError for images of another type, shape or number of channels.
+        Images are uint8 (N, H, W) or (N, C, H, W) of any size, vectors (N, features). Where there are classes these
+        are probabilities (N, classes), else numbers (N, outputs) in the unit of the data set's targets.
+        Raises ValueError for inputs of another type, shape or number of channels.
         """
+        stored = self._pixels(inputs) if isinstance(self.preparation, Pixels) else self._vectors(inputs)
+        outputs = torch.cat([self.model(self.preparation.inputs(part)) for part in stored.split(256)])
+        return outputs.softmax(1) if self.class_names else self.preparation.outputs(outputs)
+
+    def _vectors(self, inputs: Tensor | np.ndarray) -> Tensor:
+        vectors = torch.as_tensor(inputs, dtype=torch.float32)
+        shape = tuple(self.facts["input_shape"])
+        if vectors.shape[1:] != shape:
+            raise ValueError(f"inputs must be (N, {', '.join(map(str, shape))}), not {tuple(vectors.shape)}")
+        return vectors
+
+    def _pixels(self, images: Tensor | np.ndarray) -> Tensor:
         pixels = torch.as_tensor(images)
         pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels
         if pixels.ndim != 4 or pixels.dtype != torch.uint8:
             raise ValueError(
                 f"images must be uint8 (N, H, W) or (N, C, H, W), not {pixels.dtype} {tuple(pixels.shape)}"
             )
-        if pixels.shape[1] != self.in_channels:
-            raise ValueError(f"images must have {self.in_channels} channels, not {pixels.shape[1]}")
-        batches = Batches(
-            pixels,
-            torch.zeros(len(pixels), dtype=torch.int64),
-            batch_size=256,
-            image_size=self.preprocessing["image_size"],
-            mean=torch.tensor(self.preprocessing["mean"]),
-            deviation=torch.tensor(self.preprocessing["deviation"]),
-        )
-        return torch.cat([self.model(inputs).softmax(1) for inputs, _ in batches.epoch(0)])
+        if pixels.shape[1] != (channels := self.facts["in_channels"]):
+            raise ValueError(f"images must have {channels} channels, not {pixels.shape[1]}")
+        return pixels
 
 
 def load(run: str | Path, *, outputs_dir: str | Path = "outputs") -> Trained:
@@ -74,8 +81,8 @@ def load(run: str | Path, *, outputs_dir: str | Path = "outputs") -> Trained:
         config=config,
         rows=read_rows(folder),
         class_names=state["class_names"],
-        preprocessing=state["preprocessing"],
-        in_channels=state["model_facts"]["in_channels"],
+        preparation=restored(state["preprocessing"]),
+        facts=state["model_facts"],
     )
 
 

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from dltrain.build import make_optimizer
 from dltrain.data.augment import crop_flip
 from dltrain.data.batches import Batches
+from dltrain.data.preparation import Pixels
 from dltrain.engine import Engine, Precision
 from dltrain.losses import cross_entropy
 from dltrain.metrics import correct
@@ -47,7 +48,7 @@ def engine(
     model = network() if model is None else model
     device = next(model.parameters()).device
     keywords: dict[str, Any] = {
-        "loss": cross_entropy(),
+        "loss": cross_entropy(num_classes=CLASSES),
         "metrics": {"accuracy": correct},
         "schedule": lambda step: 1.0,
         "precision": Precision(precision, device) if isinstance(precision, str) else precision,
@@ -66,9 +67,7 @@ def batches(count: int = 45, *, batch_size: int = 10, augmented: bool = True, **
         images,
         labels,
         batch_size=batch_size,
-        image_size=8,
-        mean=torch.tensor(128.0),
-        deviation=torch.tensor(64.0),
+        prepare=Pixels(image_size=8, mean=torch.tensor(128.0), deviation=torch.tensor(64.0)),
         shuffle=augmented,
         augment=crop_flip(padding=1) if augmented else None,
         **changes,

@@ -10,24 +10,21 @@ from dltrain.data import fashion_mnist
 from dltrain.data.augment import crop_flip
 from dltrain.data.batches import Batches, batch_bounds, mix
 from dltrain.data.fashion_mnist import DEBIAN_FOLDER
+from dltrain.data.preparation import AsStored, Pixels
 from dltrain.data.resize import resize, resize_matrix
 from dltrain.data.statistics import mean_and_deviation
 
 COUNT = 45
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (COUNT, 2, 8, 8)).astype(np.uint8))
 LABELS = torch.arange(COUNT)
+CONTIGUOUS = torch.contiguous_format
 
 
 def batches(**changes):
-    keywords = {
-        "batch_size": 10,
-        "image_size": 8,
-        "mean": torch.zeros(2, 1, 1),
-        "deviation": torch.ones(2, 1, 1),
-        **changes,
-    }
-    count = keywords.pop("count", COUNT)
-    return Batches(IMAGES[:count], LABELS[:count], **keywords)
+    pixels = {"image_size": 8, "mean": torch.zeros(2, 1, 1), "deviation": torch.ones(2, 1, 1)}
+    how = Pixels(**{key: changes.pop(key, value) for key, value in {**pixels, "memory_format": CONTIGUOUS}.items()})
+    count = changes.pop("count", COUNT)
+    return Batches(IMAGES[:count], LABELS[:count], prepare=how, **{"batch_size": 10, **changes})
 
 
 def served(serving, epoch=0, start=0):
@@ -98,8 +95,7 @@ def test_augmentation_differs_by_epoch_position_and_seed():
 
     def first_batches(seed, epoch):
         serving = Batches(
-            image, LABELS[:40], batch_size=20, image_size=8, mean=torch.zeros(1), deviation=torch.ones(1),
-            augment=crop_flip(padding=2), seed=seed,
+            image, LABELS[:40], batch_size=20, prepare=AsStored(), augment=crop_flip(padding=2), seed=seed
         )  # fmt: skip
         return [images for images, _ in serving.epoch(epoch)]
 
@@ -164,7 +160,7 @@ def garments(tmp_path_factory):
         pytest.skip("dataset-fashion-mnist is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return torch.from_numpy(fashion_mnist().load()["test"].images[:256])
+        return torch.from_numpy(fashion_mnist().load()["test"].inputs[:256])
 
 
 @pytest.mark.parametrize("size", [28, 32, 29, 64, 96, 224])

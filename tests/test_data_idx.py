@@ -63,11 +63,11 @@ def test_folder_is_read_as_written(folder):
     assert facts.num_examples == {"train": 12, "test": 5}
     assert (facts.in_channels, facts.image_size, facts.num_classes) == (1, 4, 10)
     assert facts.class_names == tuple("0123456789")
-    np.testing.assert_array_equal(parts["train"].images[:, 0], expected[IMAGES])
-    np.testing.assert_array_equal(parts["test"].labels, expected[NAMES["test", "labels"]])
-    np.testing.assert_array_equal(dataset.labels(), parts["train"].labels)
-    assert parts["train"].images.dtype == np.uint8
-    assert parts["train"].labels.dtype == np.int64
+    np.testing.assert_array_equal(parts["train"].inputs[:, 0], expected[IMAGES])
+    np.testing.assert_array_equal(parts["test"].targets, expected[NAMES["test", "labels"]])
+    np.testing.assert_array_equal(dataset.labels(), parts["train"].targets)
+    assert parts["train"].inputs.dtype == np.uint8
+    assert parts["train"].targets.dtype == np.int64
 
 
 def test_fingerprint_follows_the_bytes_not_the_packing(folder):

@@ -387,9 +387,9 @@ def test_fashion_mnist_itself(tmp_path):
     facts = dataset.facts()
     assert not (tmp_path / "user").exists()
     parts = dataset.load()
-    assert facts.num_examples == {part: len(examples.labels) for part, examples in parts.items()}
-    assert parts["train"].images.shape == (60_000, 1, 28, 28)
-    assert np.bincount(parts["test"].labels).tolist() == [1000] * 10
+    assert facts.num_examples == {part: len(examples.targets) for part, examples in parts.items()}
+    assert parts["train"].inputs.shape == (60_000, 1, 28, 28)
+    assert np.bincount(parts["test"].targets).tolist() == [1000] * 10
     again = fashion_mnist()
     assert {again.source.find(file.name).parent for file in FILES} == {tmp_path / "user/dltrain/fashion_mnist"}
     again.load()

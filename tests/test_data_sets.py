@@ -42,12 +42,12 @@ def test_cifar10_is_read(batches):
         facts = dataset.facts()
         assert facts.num_examples == {"train": 100, "test": 20}
         assert (facts.in_channels, facts.image_size, facts.num_classes) == (3, 32, 10)
-        images, labels = parts["train"].images, parts["train"].labels
+        images, labels = parts["train"].inputs, parts["train"].targets
         assert images.shape == (100, 3, 32, 32)
         np.testing.assert_array_equal(images, np.broadcast_to(
             (labels[:, None] * 20 + np.arange(3))[:, :, None, None], images.shape
         ))  # fmt: skip
-        np.testing.assert_array_equal(dataset.labels("test"), parts["test"].labels)
+        np.testing.assert_array_equal(dataset.labels("test"), parts["test"].targets)
         assert len(dataset.fingerprint()) == 64
 
 
@@ -81,19 +81,19 @@ def test_synthetic_has_the_shapes_and_classes_of_fashion_mnist():
     facts, parts = dataset.facts(), dataset.load()
     assert facts.class_names == CLASS_NAMES == tuple(GARMENTS)
     assert facts.num_examples == {"train": 300, "test": 50}
-    assert parts["train"].images.shape == (300, 1, 28, 28)
-    assert parts["train"].images.dtype == np.uint8
-    assert set(parts["train"].labels) == set(range(10))
-    np.testing.assert_array_equal(dataset.labels("test"), parts["test"].labels)
+    assert parts["train"].inputs.shape == (300, 1, 28, 28)
+    assert parts["train"].inputs.dtype == np.uint8
+    assert set(parts["train"].targets) == set(range(10))
+    np.testing.assert_array_equal(dataset.labels("test"), parts["test"].targets)
 
 
 def test_synthetic_image_depends_on_seed_and_index_alone():
     many, few = synthetic(num_train=400).load()["train"], synthetic(num_train=150).load()["train"]
-    np.testing.assert_array_equal(many.images[:150], few.images)
-    np.testing.assert_array_equal(many.labels[:150], few.labels)
+    np.testing.assert_array_equal(many.inputs[:150], few.inputs)
+    np.testing.assert_array_equal(many.targets[:150], few.targets)
     other = synthetic(num_train=150, seed=1).load()
-    assert not np.array_equal(other["train"].images, few.images)
-    assert not np.array_equal(other["train"].images, other["test"].images[:150])
+    assert not np.array_equal(other["train"].inputs, few.inputs)
+    assert not np.array_equal(other["train"].inputs, other["test"].inputs[:150])
 
 
 def test_synthetic_is_drawn_quickly():
@@ -106,7 +106,7 @@ def test_synthetic_is_learnable_but_not_trivial():
     """Nearest class mean: far above chance, far below a solved task."""
     parts = synthetic(num_train=3000, num_test=500).load()
     train, test = (
-        (part.images.reshape(len(part.labels), -1).astype(np.float32), part.labels) for part in parts.values()
+        (part.inputs.reshape(len(part.targets), -1).astype(np.float32), part.targets) for part in parts.values()
     )
     means = np.stack([train[0][train[1] == label].mean(0) for label in range(10)])
     nearest = ((test[0][:, None] - means) ** 2).sum(-1).argmin(1)
@@ -129,6 +129,6 @@ def test_impossible_sizes_are_refused():
 
 
 def test_every_component_answers_facts_or_says_why(tmp_path):
-    assert set(names) == {"fashion_mnist", "idx", "cifar10", "synthetic"}
+    assert set(names) == {"fashion_mnist", "idx", "cifar10", "synthetic", "csv", "linear_synthetic"}
     with pytest.raises(DataError):
         fashion_mnist(root=str(tmp_path / "nowhere")).facts()

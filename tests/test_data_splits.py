@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from dltrain.data.dataset import Examples, Facts
+from dltrain.data.dataset import Examples
+from dltrain.data.facts import ImageFacts
 from dltrain.data.splits import split, split_examples, split_facts
 from dltrain.data.statistics import mean_and_deviation
 
 LABELS = np.random.default_rng(0).integers(0, 4, 200)
 TEST_LABELS = np.random.default_rng(1).integers(0, 4, 60)
-FACTS = Facts(1, 28, 4, ("a", "b", "c", "d"), {"train": 200, "test": 60})
+FACTS = ImageFacts(
+    in_channels=1, image_size=28, class_names=("a", "b", "c", "d"), num_examples={"train": 200, "test": 60}
+)
 
 
 def examples(labels):
@@ -47,9 +50,9 @@ def test_val_is_the_same_for_every_train_size():
 def test_classes_are_kept_and_renumbered_in_their_order():
     parts = split_examples(PARTS, val_size=10, classes=[3, 1], seed=0)
     for name, original in (("train", LABELS), ("val", LABELS), ("test", TEST_LABELS)):
-        indices = parts[name].images[:].ravel()
-        np.testing.assert_array_equal(np.array([3, 1])[parts[name].labels], original[indices])
-    assert len(parts["train"].labels) + 10 == np.isin(LABELS, [1, 3]).sum()
+        indices = parts[name].inputs[:].ravel()
+        np.testing.assert_array_equal(np.array([3, 1])[parts[name].targets], original[indices])
+    assert len(parts["train"].targets) + 10 == np.isin(LABELS, [1, 3]).sum()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_classes_are_kept_and_renumbered_in_their_order():
 def test_facts_foretell_the_examples(choice):
     facts = split_facts(FACTS, {"train": LABELS, "test": TEST_LABELS}, **choice)
     parts = split_examples(PARTS, seed=0, **choice)
-    assert facts.num_examples == {name: len(part.labels) for name, part in parts.items()}
+    assert facts.num_examples == {name: len(part.targets) for name, part in parts.items()}
     assert facts.num_classes == len(facts.class_names)
     if "classes" in choice:
         assert facts.class_names == ("c", "a")

@@ -17,11 +17,13 @@ import torch
 from helpers import LITTLE, rows, summary, train
 
 from dltrain import build as build_module
+from dltrain.build import supply
 from dltrain.config.compose import compose
 from dltrain.data.augment import crop_flip
 from dltrain.data.batches import Batches
-from dltrain.data.dataset import Chosen
+from dltrain.data.preparation import AsStored, Pixels
 from dltrain.data.statistics import mean_and_deviation
+from dltrain.data.stored import Chosen
 from dltrain.engine.device import free_memory
 from dltrain.verbs import _start
 
@@ -38,8 +40,9 @@ def serving():
     made = []
 
     def make(workers, images=IMAGES, **changes):
-        keywords = {"image_size": 8, "mean": torch.full((2, 1, 1), 9.0), "deviation": torch.full((2, 1, 1), 7.0)}
-        made.append(Batches(images, LABELS, batch_size=10, workers=workers, **{**keywords, **changes}))
+        pixels = {"image_size": 8, "mean": torch.full((2, 1, 1), 9.0), "deviation": torch.full((2, 1, 1), 7.0)}
+        how = Pixels(**{key: changes.pop(key, value) for key, value in pixels.items()})
+        made.append(Batches(images, LABELS, **{"batch_size": 10, "workers": workers, "prepare": how, **changes}))
         return made[-1]
 
     yield make
@@ -143,9 +146,7 @@ def test_the_workers_end_when_they_are_told_and_start_anew(serving):
 
 def test_the_workers_end_with_their_batches():
     def serve():
-        batches = Batches(
-            IMAGES, LABELS, batch_size=10, image_size=8, mean=torch.zeros(1), deviation=torch.ones(1), workers=2
-        )
+        batches = Batches(IMAGES, LABELS, batch_size=10, prepare=AsStored(), workers=2)
         list(batches.epoch(0))
         assert len(multiprocessing.active_children()) == 2
 
@@ -155,9 +156,10 @@ def test_the_workers_end_with_their_batches():
 
 def test_python_exits_though_an_epoch_was_left_and_nothing_closed(tmp_path):
     program = (
-        "import multiprocessing, numpy, torch; from dltrain.data.batches import Batches\n"
-        "images, one = numpy.zeros((40, 1, 8, 8), numpy.uint8), torch.ones(1)\n"
-        "kept = Batches(images, numpy.arange(40), batch_size=2, image_size=8, mean=one, deviation=one, workers=2)\n"
+        "import multiprocessing, numpy; from dltrain.data.batches import Batches\n"
+        "from dltrain.data.preparation import AsStored\n"
+        "images = numpy.zeros((40, 1, 8, 8), numpy.uint8)\n"
+        "kept = Batches(images, numpy.arange(40), batch_size=2, prepare=AsStored(), workers=2)\n"
         "epoch = kept.epoch(0)\n"
         "next(epoch)\n"
         "print(*(child.pid for child in multiprocessing.active_children()))"
@@ -215,7 +217,7 @@ def test_read_only_images_on_disk_are_never_copied_whole(serving, tmp_path):
 
 @pytest.mark.parametrize(("limit", "workers"), [(99, 2), (100, None), ("null", None), (0, 2)])
 def test_what_does_not_fit_is_streamed(monkeypatch, limit, workers):
-    monkeypatch.setattr(build_module, "free_memory", lambda device: 2 * 700 * 784)
+    monkeypatch.setattr(supply, "free_memory", lambda device: 2 * 700 * 784)
     counts = ("data=synthetic", "data.num_train=640", "data.num_test=60", "data.val_size=64", "device=cpu", "model=mlp")
     size = limit if limit == "null" else 700 * 784 * limit // 100
     run = build_module.build(compose([*counts, f"data.resident_limit={size}"]).config)
@@ -237,8 +239,8 @@ def test_a_streamed_run_gives_the_same_weights_and_rows(workers):
         ]
     assert not multiprocessing.active_children()
     by = "2 workers" if workers else "the training process"
-    assert f"images  streamed from memory by {by}: 0.6 MB do not fit data.resident_limit=1\n" in log(streamed)
-    assert "images  0.6 MB resident on the device\n" in log(resident)
+    assert f"images  streamed from memory by {by}: 599 kB do not fit data.resident_limit=1\n" in log(streamed)
+    assert "images  599 kB resident on the device\n" in log(resident)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an error leaves the record open

@@ -265,8 +265,8 @@ def test_a_new_engine_goes_on_from_a_state_bit_for_bit() -> None:
 def test_data_stay_on_the_gpu() -> None:
     run = built("model=lenet")
     for serving in run.batches.values():
-        assert serving.source.images.device.type == serving.source.labels.device.type == "cuda"
-        assert serving.source.images.dtype == torch.uint8
+        assert serving.source.inputs.device.type == serving.source.targets.device.type == "cuda"
+        assert serving.source.inputs.dtype == torch.uint8
         assert all(part.device.type == "cuda" for part in next(serving.epoch(0)))
 
 

@@ -21,7 +21,7 @@ def by_definition(probabilities: Tensor) -> float:
 def test_cross_entropy_of_indices_and_probabilities() -> None:
     one_hot = torch.eye(3, dtype=torch.float64)[LABELS]
     mixed = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5]], dtype=torch.float64)
-    loss = cross_entropy()
+    loss = cross_entropy(num_classes=3)
     assert loss(LOGITS, LABELS).item() == pytest.approx(by_definition(one_hot))
     assert loss(LOGITS, mixed).item() == pytest.approx(by_definition(mixed))
     assert loss(torch.zeros(4, 10), torch.arange(4)).item() == pytest.approx(math.log(10))
@@ -29,7 +29,9 @@ def test_cross_entropy_of_indices_and_probabilities() -> None:
 
 def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
     smoothed = 0.9 * torch.eye(3, dtype=torch.float64)[LABELS] + 0.1 / 3
-    assert cross_entropy(label_smoothing=0.1)(LOGITS, LABELS).item() == pytest.approx(by_definition(smoothed))
+    assert cross_entropy(num_classes=3, label_smoothing=0.1)(LOGITS, LABELS).item() == pytest.approx(
+        by_definition(smoothed)
+    )
 
 
 def net() -> nn.Sequential:
@@ -61,7 +63,7 @@ def trained(optimizer_class: type[torch.optim.Optimizer], *, l2: float, weight_d
     penalty = l2_penalty(model, l2=l2)
     images = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)).double()
     for _ in range(20):
-        loss = cross_entropy()(model(images), torch.arange(8) % 3)
+        loss = cross_entropy(num_classes=3)(model(images), torch.arange(8) % 3)
         optimizer.zero_grad()
         (loss if penalty is None else loss + penalty()).backward()
         optimizer.step()
@@ -79,7 +81,7 @@ def test_l2_is_weight_decay_with_sgd_but_not_with_adamw() -> None:
 
 def test_impossible_values_are_refused() -> None:
     with pytest.raises(ValueError, match="label_smoothing must be from 0 to 1"):
-        cross_entropy(label_smoothing=1.5)
+        cross_entropy(num_classes=3, label_smoothing=1.5)
     with pytest.raises(ValueError, match="l2 must be 0 or more, not -1"):
         l2_penalty(net(), l2=-1)
     with pytest.raises(ValueError, match="l2_on must be all or last, not first"):

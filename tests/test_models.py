@@ -16,15 +16,19 @@ from dltrain import models
 from dltrain.models import layers
 from dltrain.models.summary import parameter_count
 
-FACTS = {"in_channels": 1, "image_size": 96, "num_classes": 10}
+FACTS = {"in_channels": 1, "image_size": 96, "num_classes": 10, "num_outputs": 10}
 OPTIONS = sorted((Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def create(name: str, **keywords: Any) -> nn.Module:
+    """A network for images of a shape, which is 1x96x96 unless `in_channels` or `image_size` say otherwise."""
     network = getattr(models, name)
     known = inspect.signature(network).parameters
-    facts = {key: value for key, value in FACTS.items() if key in known}
+    given = {**FACTS, **keywords}
+    given = {"input_shape": (given["in_channels"], given["image_size"], given["image_size"]), **given}
+    facts = {key: value for key, value in given.items() if key in known and key in (*FACTS, "input_shape")}
+    keywords = {key: value for key, value in keywords.items() if key not in FACTS}
     model: nn.Module = network(**facts | keywords)
     return model
 
@@ -44,7 +48,9 @@ def output_shape(model: nn.Module, *shape: int) -> tuple[int, ...]:
     [
         ("lenet", {}, 860_878),
         ("mlp", {}, 2_362_122),
-        ("mlp", {"image_size": 28}, 203_530),
+        ("mlp", {"input_shape": (784,)}, 203_530),
+        ("mlp", {"input_shape": (20,)}, 7_946),
+        ("linear", {"input_shape": (4,), "num_outputs": 1}, 5),
         ("resnet18", {}, 11_178_378),
         ("resnet18", {"projection_norm": True, "in_channels": 3, "num_classes": 11}, 11_186_955),
         ("resnet34", {}, 21_290_250),
@@ -87,7 +93,7 @@ def test_every_option_shows_the_defaults_of_its_signature(path: Path) -> None:
     assert isinstance(node, dict)
     parameters = inspect.signature(getattr(models, node.pop("name"))).parameters.values()
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
-    defaults = {p.name: p.default for p in parameters if p.name not in FACTS}
+    defaults = {p.name: p.default for p in parameters if p.name not in (*FACTS, "input_shape")}
     assert node == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
 
 
@@ -180,7 +186,7 @@ def test_mlp_layers_are_those_asked_for() -> None:
     kinds = [type(module).__name__ for module in model.modules() if not [*module.children()]]
     hidden = ["Linear", "BatchNorm1d", "Tanh", "Dropout"]
     assert kinds == ["Flatten", *hidden, *hidden, "Linear"]
-    assert parameter_count(create_on_meta("mlp", hidden_sizes=[], image_size=2)) == 4 * 10 + 10
+    assert parameter_count(create_on_meta("mlp", hidden_sizes=[], input_shape=(1, 2, 2))) == 4 * 10 + 10
 
 
 @pytest.mark.parametrize("name", ["lenet", "mlp", "resnet18", "densenet"])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from dltrain.models.summary import layers, parameter_count, train_flops
 
 
 def create(name: str) -> nn.Module:
-    facts = {"in_channels": 1, "image_size": 96, "num_classes": 10}
-    model: nn.Module = getattr(models, name)(**facts)
+    facts = {"in_channels": 1, "image_size": 96, "num_classes": 10, "input_shape": (1, 96, 96), "num_outputs": 10}
+    network = getattr(models, name)
+    model: nn.Module = network(**{key: facts[key] for key in signature(network).parameters if key in facts})
     return model
 
 

@@ -380,9 +380,9 @@ def test_divergence_says_what_happened_and_what_to_do(capsys):
 def test_a_model_with_other_outputs_than_classes_is_refused(monkeypatch, capsys):
     mlp = models.mlp
 
-    def forgetful(*, in_channels, image_size, num_classes, hidden_sizes, activation, dropout, norm):
-        return mlp(in_channels=in_channels, image_size=image_size, num_classes=num_classes - 1)
+    def forgetful(*, input_shape, num_outputs, hidden_sizes, activation, dropout, norm):
+        return mlp(input_shape=input_shape, num_outputs=num_outputs - 1)
 
     monkeypatch.setattr(models, "mlp", forgetful)
     train(*SHORT, expected=78)
-    assert "the model makes (2, 9) of 2 images, and must make (2, 10)" in capsys.readouterr().err
+    assert "the model makes (2, 9) of 2 inputs, and must make (2, 10)" in capsys.readouterr().err

@@ -5,6 +5,7 @@
 
 import argparse
 from collections.abc import Iterable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,10 @@ def main() -> None:
     from matplotlib import pyplot
 
     device = torch.device(chosen.device)
-    sizes = {"image_size": chosen.image_size} if chosen.model in ("lenet", "mlp", "densenet") else {}
-    model = getattr(models, chosen.model)(in_channels=1, num_classes=10, **sizes).to(device)
+    side = chosen.image_size
+    facts = {"in_channels": 1, "image_size": side, "num_classes": 10, "input_shape": (1, side, side), "num_outputs": 10}
+    make = getattr(models, chosen.model)
+    model = make(**{key: facts[key] for key in signature(make).parameters if key in facts}).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=chosen.rate)
     how = {"image_size": chosen.image_size, "batch_size": chosen.batch_size}
     batches = loader(chosen.data, train=True, examples=chosen.train_examples, **how)

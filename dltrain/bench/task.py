@@ -77,7 +77,7 @@ class Task:
     @property
     def costs(self) -> dict[str, int]:
         """What a step takes at least: operations and layers' outputs per image, and the parameters."""
-        summary = summarize(self.initial, input_shape=self.run.input_shape)
+        summary = summarize(self.initial, self.run.served.blank(2))
         return {
             "train_flops_per_image": summary.train_flops,
             "outputs_per_image": sum(math.prod(layer.output_shape) for layer in summary.layers),
@@ -100,7 +100,7 @@ def prepare(overrides: list[str], *, batches: int | None, evaluated: int | None,
     config = compose(overrides).config
     examples = make(data, config.data).load()
     for part, named in (("train", "train"), ("test", "t10k")):
-        write_idx(folder, named, examples[part].images, examples[part].labels)
+        write_idx(folder, named, examples[part].inputs, examples[part].targets)
     run = build(config)
     return Task(overrides, run, folder, copy.deepcopy(run.model), first_batches(run))
 

@@ -55,11 +55,12 @@ class Data:
 
     batch_size: Count
     image_size: Annotated[int, Range(minimum=28, maximum=1024)]
-    val_size: Annotated[int, Range(minimum=0)]
+    val_size: Annotated[int, Range(minimum=0)] | Literal["train"]
     train_size: Count | None
     classes: list[int] | None
     standardize: Literal["channel", "feature", "none"]
     shuffle: bool
+    monitor: Literal["val_accuracy", "val_loss"]
     resident_limit: Annotated[int, Range(minimum=0)] | None
     workers: Annotated[int, Range(minimum=0)]
     root: str | None
@@ -98,6 +99,8 @@ class Trainer:
     constant_rate: Positive | None
     monitor: Literal["val_accuracy", "val_loss"]
     early_stop: Count | None
+    eval_every_examples: Count | None
+    eval_at_start: bool
     watch_test: bool
     must_learn: bool
     checkpoint_every: Interval

@@ -1,4 +1,4 @@
-"""Batches of images: each one a function of (seed, epoch, position) alone."""
+"""Batches: each one a function of (seed, epoch, position) alone."""
 
 from __future__ import annotations
 
@@ -11,34 +11,27 @@ import torch
 from torch import Generator, Tensor
 
 from .augment import Augment
-from .resize import resize, resize_matrix
+from .preparation import Preparation
 from .sources import source
-from .statistics import Images
+from .stored import Stored
 
 
 class Batches:
-    """Images uint8 (N, C, H, W) and labels int64 (N,), served on the device epoch by epoch.
+    """Inputs such as images uint8 (N, C, H, W) and targets such as labels int64 (N,), served on the device by epochs.
 
     They are kept there or, with `workers`, in host memory, from which so many processes gather them (0: this one);
-    the batches are the same.
-
-    A batch is gathered, augmented and standardized at its native size and then resized: standardization is
-    affine and resizing a weighted mean, so their order does not matter, and this one touches fewer pixels.
-    (By feature it does matter, and the means are native too.) The last partial batch is served; one of a
-    single example joins the batch before, which batch norm needs. `limit` is a count of batches, `most_examples` of
-    examples, and with
-    `overfit` the first so many of epoch 0 take turns in every epoch.
+    the batches are the same. A batch is gathered, augmented (images) and prepared. The last partial batch is served;
+    one of a single example joins the batch before, which batch norm needs. `limit` is a count of batches,
+    `most_examples` of examples, and with `overfit` the first so many of epoch 0 take turns in every epoch.
     """
 
     def __init__(
         self,
-        images: Images,
-        labels: Tensor | np.ndarray,
+        inputs: Stored,
+        targets: Tensor | np.ndarray,
         *,
         batch_size: int,
-        image_size: int,
-        mean: Tensor,
-        deviation: Tensor,
+        prepare: Preparation,
         device: torch.device | str = "cpu",
         workers: int | None = None,
         seed: int = 0,
@@ -47,26 +40,18 @@ class Batches:
         limit: int | None = None,
         most_examples: int | None = None,
         overfit: int | None = None,
-        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        assert len(images) == len(labels) > 0
+        assert len(inputs) == len(targets) > 0
         self.device = torch.device(device)
         self.workers = workers
-        self.source = source(images, labels, device=self.device, workers=workers)
-        self.count = len(images)
-        self.mean = mean.to(self.device)
-        self.deviation = deviation.to(self.device)
-        self.image_size = image_size
-        height, width = images.shape[-2:]
-        as_it_is = height == width == image_size
-        self.matrix = None if as_it_is else resize_matrix(height, image_size).to(self.device)
-        self.across = None if height == width else resize_matrix(width, image_size).to(self.device)
+        self.source = source(inputs, targets, device=self.device, workers=workers)
+        self.count = len(inputs)
+        self.prepare = prepare
         self.seed = seed
         self.shuffle = shuffle
         self.augment = augment
-        self.memory_format = memory_format
         self.overfit = overfit
-        self.bounds = batch_bounds(min(len(images), most_examples or len(images)), batch_size=batch_size)
+        self.bounds = batch_bounds(min(self.count, most_examples or self.count), batch_size=batch_size)
         if overfit is not None:
             self.bounds = list(islice(cycle(self.bounds[:overfit]), limit or len(self.bounds)))
         self.bounds = self.bounds[:limit]
@@ -80,18 +65,17 @@ class Batches:
         return len(self.bounds)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches from number `start`: standardized images (B, C, image_size, image_size), labels.
+        """Yield the batches from number `start`: prepared inputs and targets.
 
         Labels are classes (B,), or probabilities (B, num_classes) where the augmentation mixes.
         """
         order = self._order(epoch if self.overfit is None else 0)
         generator = Generator(self.device)
-        for position, (images, labels) in enumerate(self.source.gather(order, self.bounds[start:]), start):
-            images = images.float()
+        for position, (inputs, targets) in enumerate(self.source.gather(order, self.bounds[start:]), start):
             if self.augment is not None:
                 generator.manual_seed(mix(self.seed, *self._drawn_as(epoch, position)))
-                images, labels = self.augment(images, labels, generator)
-            yield self._finish(images), labels
+                inputs, targets = self.augment(inputs.float(), targets, generator)
+            yield self.prepare.inputs(inputs), self.prepare.targets(targets)
 
     def _drawn_as(self, epoch: int, position: int) -> tuple[int, int]:
         """The epoch and position whose draws a batch has; those that take turns are drawn once."""
@@ -112,12 +96,6 @@ class Batches:
     def close(self) -> None:
         """End the workers, where there are any."""
         self.source.close()
-
-    def _finish(self, images: Tensor) -> Tensor:
-        images = images.sub_(self.mean).div_(self.deviation)
-        if self.matrix is not None:
-            images = resize(images, self.matrix, self.across)
-        return images.contiguous(memory_format=self.memory_format)
 
 
 def batch_bounds(num_examples: int, *, batch_size: int) -> list[tuple[int, int]]:

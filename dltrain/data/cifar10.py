@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset import DataError, Examples, Facts, Progress, cache_folder
+from .dataset import DataError, Examples, Progress, cache_folder
+from .facts import ImageFacts
 
 __all__ = ["cifar10"]
 
@@ -51,12 +52,11 @@ class Cifar10:
             if path.stat().st_size != size:
                 raise DataError(f"{path}: {path.stat().st_size:,} bytes instead of {size:,}; {REMEDY}")
 
-    def facts(self) -> Facts:
+    def facts(self) -> ImageFacts:
         self.fetch()
-        return Facts(
+        return ImageFacts(
             in_channels=IMAGE_SHAPE[0],
             image_size=IMAGE_SHAPE[1],
-            num_classes=len(CLASS_NAMES),
             class_names=CLASS_NAMES,
             num_examples={part: self.records * len(names) for part, names in FILES.items()},
         )

@@ -13,6 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
+from .facts import Facts
+from .stored import Chosen
+
 Progress = Callable[[int, int], None]
 
 
@@ -29,45 +32,11 @@ class DataError(Exception):
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a model and a schedule must know: image sides in pixels, examples counted by part."""
-
-    in_channels: int
-    image_size: int
-    num_classes: int
-    class_names: tuple[str, ...]
-    num_examples: dict[str, int]
-
-    @property
-    def num_bytes(self) -> int:
-        """Of the images of all parts, decoded."""
-        return sum(self.num_examples.values()) * self.in_channels * self.image_size**2
-
-
-class Chosen:
-    """Some rows of an array, of which only those are copied that a slice or an array of indices asks for."""
-
-    def __init__(self, values: np.ndarray | Chosen, rows: np.ndarray) -> None:
-        self.values, self.rows = values, rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.rows), *self.values.shape[1:]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
-        copied: np.ndarray = self.values[self.rows[places]]
-        return copied
-
-
-@dataclass(frozen=True)
 class Examples:
-    """Images uint8 (N, C, H, W) and labels int64 (N,)."""
+    """Inputs such as images uint8 (N, C, H, W), and targets such as labels int64 (N,)."""
 
-    images: np.ndarray | Chosen
-    labels: np.ndarray
+    inputs: np.ndarray | Chosen
+    targets: np.ndarray
 
 
 class Dataset(Protocol):
@@ -83,7 +52,7 @@ class Dataset(Protocol):
 
     def labels(self, part: str = "train") -> np.ndarray:
         """Labels of one part, int64 (N,), read alone where that can be."""
-        return self.load()[part].labels
+        return self.load()[part].targets
 
     @abstractmethod
     def load(self) -> dict[str, Examples]:
@@ -98,8 +67,8 @@ def digest(parts: Mapping[str, Examples]) -> str:
     """SHA-256 (hex) of all images and labels."""
     sha256 = hashlib.sha256()
     for examples in parts.values():
-        sha256.update(np.ascontiguousarray(examples.images[:]).data)
-        sha256.update(np.ascontiguousarray(examples.labels).data)
+        sha256.update(np.ascontiguousarray(examples.inputs[:]).data)
+        sha256.update(np.ascontiguousarray(examples.targets).data)
     return sha256.hexdigest()
 
 

@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from . import idx_file
-from .dataset import DataError, Examples, Facts, Progress, cache_folder
+from .dataset import DataError, Examples, Progress, cache_folder
+from .facts import ImageFacts
 
 __all__ = ["idx"]
 
@@ -73,16 +74,15 @@ class IdxDataset:
     def fetch(self, progress: Progress | None = None) -> None:
         self.source.fetch(progress)
 
-    def facts(self) -> Facts:
+    def facts(self) -> ImageFacts:
         self.fetch()
         shapes = {part: self._shape(part) for part in PARTS}
         if shapes["train"][1:] != shapes["test"][1:]:
             where = self.source.find(images_file("test"))
             raise idx_file.damaged(where, f"images of {shapes['test'][1:]}, in training {shapes['train'][1:]}")
-        return Facts(
+        return ImageFacts(
             in_channels=1,
             image_size=shapes["train"][1],
-            num_classes=len(self.class_names),
             class_names=self.class_names,
             num_examples={part: shape[0] for part, shape in shapes.items()},
         )

@@ -1,4 +1,4 @@
-"""Where the images of batches come from: they are on the device, or stream to it from host memory."""
+"""Where the inputs of batches come from: they are on the device, or stream to it from host memory."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .statistics import Images, as_tensor
+from .stored import Stored, as_tensor
 
 Bounds = Sequence[tuple[int, int]]
 Place = slice | np.ndarray
 
 
-def source(images: Images, labels: Tensor | np.ndarray, *, device: torch.device, workers: int | None) -> Source:
+def source(inputs: Stored, targets: Tensor | np.ndarray, *, device: torch.device, workers: int | None) -> Source:
     """Of examples that `workers` stream or, where that is None, that are kept on the device."""
     if workers is None:
-        return Resident(images, labels, device=device)
-    return Streamed(images, labels, device=device, workers=workers)
+        return Resident(inputs, targets, device=device)
+    return Streamed(inputs, targets, device=device, workers=workers)
 
 
 class Source(Protocol):
     """Examples to gather from."""
 
     def gather(self, order: Tensor | None, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images uint8 (B, C, H, W) and labels int64 (B,), both on the device, of each batch of an epoch.
+        """Stored inputs and targets, both on the device, of each batch of an epoch.
 
         A batch is what stands from its first to its last (exclusive) place of `order`, a permutation of the
         examples on the CPU, or of the examples themselves.
@@ -45,19 +45,19 @@ class Source(Protocol):
 class Resident:
     """Examples on the device."""
 
-    def __init__(self, images: Images, labels: Tensor | np.ndarray, *, device: torch.device) -> None:
-        self.images = as_tensor(images[:]).to(device)
-        self.labels = as_tensor(labels).to(device)
+    def __init__(self, inputs: Stored, targets: Tensor | np.ndarray, *, device: torch.device) -> None:
+        self.inputs = as_tensor(inputs[:]).to(device)
+        self.targets = as_tensor(targets).to(device)
 
     def gather(self, order: Tensor | None, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor]]:
         if order is not None:
-            if self.images.device.type == "cuda":
+            if self.inputs.device.type == "cuda":
                 # From pinned memory the copy waits for nothing.
                 order = order.pin_memory()
-            order = order.to(self.images.device, non_blocking=True)
+            order = order.to(self.inputs.device, non_blocking=True)
         for first, last in bounds:
             chosen = slice(first, last) if order is None else order[first:last]
-            yield self.images[chosen], self.labels[chosen]
+            yield self.inputs[chosen], self.targets[chosen]
 
     def close(self) -> None:
         """There are no workers."""
@@ -66,12 +66,12 @@ class Resident:
 class Streamed:
     """Examples in host memory, gathered ahead of need by worker processes, or by this one where `workers` is 0.
 
-    The workers are forked by the first epoch, so that they share the images without a copy; they serve all epochs,
+    The workers are forked by the first epoch, so that they share the inputs without a copy; they serve all epochs,
     one at a time, until `close`. A batch is one item of the loader: what is passed over is never read.
     """
 
-    def __init__(self, images: Images, labels: Tensor | np.ndarray, *, device: torch.device, workers: int) -> None:
-        self.examples = HostExamples(images, labels)
+    def __init__(self, inputs: Stored, targets: Tensor | np.ndarray, *, device: torch.device, workers: int) -> None:
+        self.examples = HostExamples(inputs, targets)
         self.device, self.workers = device, workers
         self.places = Places()
         self.loader: DataLoader | None = None
@@ -81,9 +81,9 @@ class Streamed:
         # As numpy arrays: a part of a tensor would be sent to a worker with all of its memory.
         places = [slice(*bound) if order is None else order[slice(*bound)].numpy() for bound in bounds]
         self.places.now = places
-        for images, labels in self._loaded():
+        for inputs, targets in self._loaded():
             assert self.places.now is places, "an epoch that was begun later has taken over"
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            yield inputs.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
 
     def close(self) -> None:
         self.loader = None
@@ -125,12 +125,12 @@ class Streamed:
 class HostExamples(Dataset):
     """A data set whose items are whole batches."""
 
-    def __init__(self, images: Images, labels: Tensor | np.ndarray) -> None:
-        self.images = images.numpy() if isinstance(images, Tensor) else images
-        self.labels = np.asarray(labels)
+    def __init__(self, inputs: Stored, targets: Tensor | np.ndarray) -> None:
+        self.inputs = inputs.numpy() if isinstance(inputs, Tensor) else inputs
+        self.targets = np.asarray(targets)
 
     def __getitem__(self, place: Place) -> tuple[Tensor, Tensor]:
-        return as_tensor(self.images[place]), as_tensor(self.labels[place])
+        return as_tensor(self.inputs[place]), as_tensor(self.targets[place])
 
 
 class Places:

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Chosen
-
-Images = Tensor | np.ndarray | Chosen
+from .stored import Chosen, Stored, as_tensor
 
 KINDS = ("channel", "feature", "none")
 
@@ -18,7 +16,7 @@ KINDS = ("channel", "feature", "none")
 EXACT_ROWS = (1 << 24) // 255**2
 
 
-def mean_and_deviation(images: Images, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
+def mean_and_deviation(images: Stored, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
     """Mean and population deviation of images uint8 (N, C, H, W), in grey levels of 0 to 255.
 
     By channel (C, 1, 1), by feature (C, H, W), or 0 and 255 for "none" (C, 1, 1), which maps grey levels to 0..1.
@@ -40,12 +38,20 @@ def mean_and_deviation(images: Images, *, standardize: str = "channel") -> tuple
     return mean.float(), deviation.float()
 
 
-def as_tensor(values: Tensor | np.ndarray) -> Tensor:
-    """The same memory as a tensor; a copy only where numpy holds it read-only."""
-    return values if isinstance(values, Tensor) else torch.from_numpy(np.require(values, requirements="W"))
+def of_vectors(values: np.ndarray | Chosen, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
+    """Mean and population deviation by feature of numbers (N, features); 0 and 1 for "none".
+
+    A deviation of 0 becomes 1.
+    """
+    numbers = np.asarray(values[:], dtype=np.float64)
+    mean, deviation = numbers.mean(0), numbers.std(0)
+    if standardize == "none":
+        mean, deviation = np.zeros_like(mean), np.ones_like(deviation)
+    deviation = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(deviation, dtype=torch.float32)
 
 
-def _sums_by_channel(images: Images) -> tuple[Tensor, Tensor]:
+def _sums_by_channel(images: Stored) -> tuple[Tensor, Tensor]:
     """From the counts of the 256 grey levels, for which no pixel becomes a float."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
     for chunk in _chunks(images):
@@ -55,7 +61,7 @@ def _sums_by_channel(images: Images) -> tuple[Tensor, Tensor]:
     return total.view(-1, 1, 1), total_of_squares.view(-1, 1, 1)
 
 
-def _sums_by_feature(images: Images) -> tuple[Tensor, Tensor]:
+def _sums_by_feature(images: Stored) -> tuple[Tensor, Tensor]:
     total = torch.zeros(*images.shape[1:], dtype=torch.float64)
     total_of_squares = torch.zeros_like(total)
     for chunk in _chunks(images):
@@ -65,6 +71,6 @@ def _sums_by_feature(images: Images) -> tuple[Tensor, Tensor]:
     return total, total_of_squares
 
 
-def _chunks(images: Images) -> Iterator[Tensor]:
+def _chunks(images: Stored) -> Iterator[Tensor]:
     for first in range(0, len(images), EXACT_ROWS):
         yield as_tensor(images[first : first + EXACT_ROWS])

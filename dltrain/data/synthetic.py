@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dataset import Dataset, Examples, Facts, digest
+from .dataset import Dataset, Examples, digest
+from .facts import ImageFacts
 from .garments import GARMENTS, SIZE, draw
 
 __all__ = ["synthetic"]
@@ -30,17 +31,16 @@ class Synthetic(Dataset):
     seed: int
     _digest: str = ""
 
-    def facts(self) -> Facts:
-        return Facts(
+    def facts(self) -> ImageFacts:
+        return ImageFacts(
             in_channels=1,
             image_size=SIZE,
-            num_classes=len(GARMENTS),
             class_names=tuple(GARMENTS),
             num_examples=dict(self.counts),
         )
 
     def labels(self, part: str = "train") -> np.ndarray:
-        return self._draw(part).labels
+        return self._draw(part).targets
 
     def load(self) -> dict[str, Examples]:
         parts = {part: self._draw(part) for part in self.counts}

@@ -1,5 +1,6 @@
-"""A multilayer perceptron on the pixels. Output shapes are those of 1x96x96 images and the default width."""
+"""Affine maps of pixels or features. Output shapes are those of 1x96x96 images and the default width."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -7,11 +8,11 @@ from torch import nn
 
 from dltrain.models import layers
 
-__all__ = ["mlp"]
+__all__ = ["linear", "mlp"]
 
 
 class MLP(nn.Sequential):
-    """Images (N, in_channels, image_size, image_size) to logits (N, num_classes).
+    """Inputs (N, *input_shape), such as images or vectors, to outputs (N, num_outputs), such as logits.
 
     Dropout follows each hidden activation. No hidden sizes give softmax regression.
     """
@@ -19,9 +20,8 @@ class MLP(nn.Sequential):
     def __init__(
         self,
         *,
-        in_channels: int,
-        image_size: int,
-        num_classes: int,
+        input_shape: Sequence[int],
+        num_outputs: int,
         hidden_sizes: Sequence[int] = (256,),
         activation: str = "relu",
         dropout: float = 0.0,
@@ -36,10 +36,22 @@ class MLP(nn.Sequential):
             modules = [affine, layers.norm1d(norm, out_features), layers.activation(activation)]
             return [*modules, nn.Dropout(dropout)] if dropout else modules
 
-        sizes = [in_channels * image_size * image_size, *hidden_sizes]
+        sizes = [math.prod(input_shape), *hidden_sizes]
         self.flatten = nn.Flatten()  # 9216
         self.hidden = nn.Sequential(*(m for pair in pairwise(sizes) for m in hidden(*pair)))  # 256
-        self.output = nn.Linear(sizes[-1], num_classes)  # 10
+        self.output = nn.Linear(sizes[-1], num_outputs)  # 10
 
 
 mlp = MLP
+
+
+class Linear(nn.Sequential):
+    """Inputs (N, *input_shape) to outputs (N, num_outputs): linear or, of logits, softmax regression."""
+
+    def __init__(self, *, input_shape: Sequence[int], num_outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()  # 9216
+        self.output = nn.Linear(math.prod(input_shape), num_outputs, bias=bias)  # 10
+
+
+linear = Linear

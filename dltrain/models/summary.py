@@ -35,13 +35,12 @@ class Summary(NamedTuple):
     train_flops: int
 
 
-def summarize(model: nn.Module, *, input_shape: tuple[int, ...]) -> Summary:
-    """What a model does with an input of a shape, which is without the batch, in evaluation mode.
+def summarize(model: nn.Module, inputs: Tensor) -> Summary:
+    """What a model does with inputs, of which the numbers do not matter, in evaluation mode.
 
     A layer is a module without children, or with parameters of its own. A copy runs, the model is not touched.
     """
     model = zero_copy(model).eval()
-    inputs = zero_inputs(model, input_shape)
     fields, flops = ReceptiveFields(inputs), TrainingFlops()
     rows: list[LayerRow] = []
     counted: set[nn.Parameter] = set()
@@ -62,13 +61,13 @@ def summarize(model: nn.Module, *, input_shape: tuple[int, ...]) -> Summary:
 
 
 def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> list[LayerRow]:
-    """The layers alone."""
-    return summarize(model, input_shape=input_shape).layers
+    """The layers alone, for inputs of a shape without the batch."""
+    return summarize(model, zero_inputs(model, input_shape)).layers
 
 
 def train_flops(model: nn.Module, *, input_shape: tuple[int, ...]) -> int:
     """The floating-point operations of training on one input alone."""
-    return summarize(model, input_shape=input_shape).train_flops
+    return summarize(model, zero_inputs(model, input_shape)).train_flops
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -13,6 +13,8 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 from tqdm import tqdm
 
+from dltrain.run.record import measures
+
 Row = dict[str, Any]
 LOG_WIDTH, PIPE_WIDTH = 110, 160
 STALE_SECONDS = 0.5
@@ -31,6 +33,7 @@ class Console:
         self.log = RichConsole(file=self.file, width=LOG_WIDTH, highlight=False) if log else None  # type: ignore[arg-type]
         self.bar: tqdm | None = None
         self.told = 0.0
+        self.noun = "images"  # what examples are called
 
     @property
     def waits_for_news(self) -> bool:
@@ -67,12 +70,12 @@ class Console:
         """Show a train row beside the bar."""
         if self.bar is not None:
             self.told = time.monotonic()
-            self.bar.set_postfix_str(f"{_numbers(row)}, {_rate(row)}", refresh=False)
+            self.bar.set_postfix_str(f"{_numbers(row)}, {self._rate(row)}", refresh=False)
 
     def epoch(self, rows: Sequence[Row], *, epochs: int) -> None:
         """The line of an epoch: its train row and its evaluations."""
         parts = [f"{row['split']} {_numbers(row)}" for row in rows]
-        rates = [_rate(row) for row in rows if row["split"] == "train"]
+        rates = [self._rate(row) for row in rows if row["split"] == "train"]
         self.say(f"epoch {round(rows[-1]['epoch'])}/{epochs}  " + "  ".join([*parts, *rates]))
 
     def results(self, summary: Row, folder: Path) -> None:
@@ -80,11 +83,13 @@ class Console:
         best = summary["best"]
         tested = "best" if best and best["step"] < summary["steps"] and not summary["watched_test"] else "last"
         splits = {split: summary[split] for split in ("train", "val", "test") if summary[split]}
+        measured: Row = next(iter(splits.values()), {})
+        names = [name for name in measured if any(row[name] is not None for row in splits.values())]
         rows = [
-            [split, number(row["loss"]), number(row["accuracy"]), tested if split == "test" else "last"]
+            [split, *(number(row[name]) for name in names), tested if split == "test" else "last"]
             for split, row in splits.items()
         ]
-        columns = {"split": "left", "loss": "right", "accuracy": "right", "weights": "left"}
+        columns = {"split": "left", **dict.fromkeys(names, "right"), "weights": "left"}
         self.say(table(f"\nResult: {summary['status']}", columns, rows))
         if summary["cause"]:
             self.say(summary["cause"])
@@ -103,12 +108,15 @@ class Console:
         if summary["images_per_second"] is not None:
             flops = quantity(summary["flops_per_second"], "FLOP/s")
             waiting = f"{100 * summary['waiting_for_data']:.0f} % waiting for data"
-            self.say(f"speed   {summary['images_per_second']:,.0f} images/s, {flops}, {waiting}")
+            self.say(f"speed   {summary['images_per_second']:,.0f} {self.noun}/s, {flops}, {waiting}")
         started = summary["seconds_to_first_step"]
         start = "" if started is None else f", first step after {started:.1f} s"
         self.say(f"memory  {quantity(summary['peak_memory_bytes'], 'B')} at most{start}")
         if summary["bottleneck"] is not None:
             self.say(f"bottleneck: {summary['bottleneck']}")
+
+    def _rate(self, row: Row) -> str:
+        return f"{row['images_per_second']:,.0f} {self.noun}/s"
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -181,12 +189,7 @@ def quantity(value: float, unit: str) -> str:
 
 
 def _numbers(row: Row) -> str:
-    accuracy = f", accuracy {number(row['accuracy'])}" if "accuracy" in row else ""
-    return f"loss {number(row['loss'])}{accuracy}"
-
-
-def _rate(row: Row) -> str:
-    return f"{row['images_per_second']:,.0f} images/s"
+    return ", ".join(f"{name} {number(value)}" for name, value in measures(row).items())
 
 
 @contextmanager

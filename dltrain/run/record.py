@@ -10,6 +10,7 @@ from dltrain.run.folder import RunError, WriteError, writing
 
 Row = dict[str, Any]
 FILE = "metrics.jsonl"
+BOOKKEEPING = ("split", "step", "epoch", "lr", "images_per_second", "nonfinite_steps")
 
 
 class Record:
@@ -80,6 +81,11 @@ class Record:
         self.waiting = self.file.read(self.length - whole) + self.waiting
         self.file.truncate(whole)
         self.length = whole
+
+
+def measures(row: Row) -> Row:
+    """What a row measures, by name: the loss, and the accuracy or whatever else the data have."""
+    return {name: value for name, value in row.items() if name not in BOOKKEEPING}
 
 
 def whole_lines(folder: Path) -> int:

@@ -21,7 +21,7 @@ def execution(run: Run) -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": threads(),
         "precision": run.engine.precision.name,
-        "memory_format": str(run.batches["train"].memory_format),
+        "memory_format": str(run.memory_format),
         **{key: device[key] for key in ("tf32", "deterministic", "graphs", "compile")},
     }
 

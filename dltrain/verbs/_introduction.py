@@ -10,7 +10,7 @@ from dltrain.build import Run
 from dltrain.config.compose import Composition
 from dltrain.engine.device import describe
 from dltrain.models.summary import LayerRow
-from dltrain.run.console import Console, table
+from dltrain.run.console import Console, quantity, table
 
 MOST_ROWS = 40
 
@@ -23,23 +23,26 @@ def introduce(
     for group, choice in composition.choices.items():
         node = composition.config.get(group)
         if node is not None:
-            settings = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name" and value is not None)
+            idle = {"name", *(run.facts.idle_settings if group == "data" else ())}
+            shown = {key: value for key, value in node.items() if key not in idle and value is not None}
+            settings = ", ".join(f"{key} {value}" for key, value in shown.items())
             rows.append([group, choice, settings])
     console.say(table("Configuration", {"group": "left", "choice": "left", "settings": "left"}, rows))
     counts = ", ".join(f"{count:,} {split}" for split, count in run.facts.num_examples.items())
     precision = run.engine.precision.name
-    console.say(f"\ndata    {counts} examples, {run.facts.num_classes} classes")
-    console.say(f"images  {_whereabouts(run)}")
+    classes = f", {run.facts.num_classes} classes" if run.facts.num_classes else ""
+    console.say(f"\ndata    {counts} examples{classes}")
+    console.say(f"{run.facts.noun:<8}{_whereabouts(run)}")
     console.say(f"device  {describe(run.engine.device)}, {precision}\n")
-    console.say(model_table(run.model, layers, run.input_shape, composition.choices["model"]))
+    console.say(model_table(run.model, layers, run.served.input_shape, composition.choices["model"]))
     for note in (*composition.notes, *run.notes, *notes):
         console.say(f"note: {note}")
     console.say()
 
 
 def _whereabouts(run: Run) -> str:
-    """Where the images are, and why."""
-    size = f"{run.facts.num_bytes / 1e6:,.1f} MB"
+    """Where the inputs are, and why."""
+    size = quantity(run.facts.num_bytes, "B")
     workers, limit = run.batches["train"].workers, run.config.data.resident_limit
     if workers is None:
         return f"{size} resident on the device"
@@ -52,17 +55,19 @@ def model_table(model: nn.Module, rows: Sequence[LayerRow], input_shape: tuple[i
     """Layers with output shapes, parameters and receptive fields; whole blocks where there are too many layers."""
     total = sum(row.parameters for row in rows)
     shown = _folded(model, rows)
+    is_image = len(input_shape) == 3
     cells = [
         [
             row.name,
             row.kind,
             "x".join(map(str, row.output_shape)),
             f"{row.parameters:,}",
-            str(row.receptive_field or "all"),
+            *([str(row.receptive_field or "all")] if is_image else []),
         ]
         for row in shown
     ]
-    columns = {"layer": "left", "kind": "left", "output": "right", "parameters": "right", "receptive field": "right"}
+    columns = {"layer": "left", "kind": "left", "output": "right", "parameters": "right"}
+    columns |= {"receptive field": "right"} if is_image else {}
     shape = "x".join(map(str, input_shape))
     return table(f"{title}: {total:,} parameters, input {shape}", columns, cells)
 

@@ -131,7 +131,7 @@ class Keeper:
             "best": self.monitor.best(),
             "model_facts": self.run.model_facts,
             "class_names": list(self.run.facts.class_names),
-            "preprocessing": self.run.preprocessing,
+            "preprocessing": self.run.preparation.state(),
         }
 
     def _progress(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from dltrain.train import Event, Row
 class Position:
     """Plain values that JSON can hold; a checkpoint has them all, and what is to come depends on nothing else here.
 
-    `losses` are those of all steps where a check of learning asks for them, `epoch_rows` those since the last step of
-    an epoch whose evaluations are not all done, `lineage` says where and how the run went on after an interruption.
+    `pending` are the splits still to be evaluated at the step, `losses` those of all steps where a check of learning
+    asks for them, `epoch_rows` those of an epoch's end, `lineage` says where and how the run went on after an
+    interruption.
     """
 
     step: int = 0
@@ -21,6 +22,7 @@ class Position:
     skipped_in_epoch: int = 0
     skipped_before: int = 0
     seconds: float = 0.0
+    pending: list[str] = field(default_factory=list)
     last_rows: dict[str, Row] = field(default_factory=dict)
     epoch_rows: list[Row] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -28,7 +30,7 @@ class Position:
 
     def take(self, event: Event) -> None:
         """Move on to an event."""
-        self.step, self.epoch = event.step, event.epoch
+        self.step, self.epoch, self.pending = event.step, event.epoch, list(event.pending)
         row = event.row
         if row is None:
             return
@@ -36,7 +38,7 @@ class Position:
             self.last_rows[row["split"]] = row
         if row["split"] == "train":
             self._count_skipped(row.get("nonfinite_steps", 0), epoch_ends=event.epoch == int(event.epoch))
-        if event.epoch == int(event.epoch):
+        if event.epoch == int(event.epoch) and event.step:
             self.epoch_rows.append(row)
 
     @property

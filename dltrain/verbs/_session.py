@@ -13,7 +13,7 @@ from dltrain.run.pace import Pace
 from dltrain.run.processor import Processor
 from dltrain.run.signals import Interrupted, signalled
 from dltrain.schedules import Plateau
-from dltrain.train import Event, Row, evaluate, fit
+from dltrain.train import Event, Row, evaluate, evaluate_all, fit
 from dltrain.verbs._interruptible import Interruptible
 from dltrain.verbs._keeper import Keeper
 from dltrain.verbs._summary import summary
@@ -90,8 +90,10 @@ class Session:
             self._take(event)
             if event.row and event.row.get("nonfinite_steps") and (consequence := self._diverged()):
                 return consequence
-            over = self._is_over(event)
-            if over and self.keeper.saver.due(step=event.step, epoch=event.epoch):
+            over = not event.pending
+            if over:
+                self._tell_of_epoch()
+            if over and event.step and self.keeper.saver.due(step=event.step, epoch=event.epoch):
                 self._save_or_go_on()
             if self.received:
                 raise Interrupted(self.received[0])
@@ -100,27 +102,28 @@ class Session:
         return "completed"
 
     def _events(self) -> Iterator[Event]:
-        """What is still to come of the epoch that was interrupted, then of the loop."""
-        yield from self._missed_evaluations()
+        """What is still to come of the step that was interrupted, then of the loop."""
+        engine, position = self.run.engine, self.position
+        if position.step == 0 and self.trainer.eval_at_start:
+            position.pending = list(self.evaluations)
+        missed = {split: self.evaluations[split] for split in position.pending}
+        yield from evaluate_all(engine, missed, step=position.step, epoch=position.epoch)
         if not self._stalled():
             events = fit(
-                self.run.engine,
+                engine,
                 self.pace,
                 epochs=self.trainer.epochs,
                 evaluations=self.evaluations,
+                evaluate_at=self._evaluates_at,
                 log_every=self.trainer.interval(len(self.run.batches["train"])),
                 start=self.position.step,
             )
             yield from self.pace.follow(events)
 
-    def _missed_evaluations(self) -> Iterator[Event]:
-        """Those of an epoch whose train row was the last thing before an interruption."""
-        step, epoch = self.position.step, self.position.epoch
-        done = {row["split"] for row in self.position.epoch_rows}
-        for split, examples in self.evaluations.items():
-            if done and split not in done:
-                row = evaluate(self.run.engine, examples)
-                yield Event(step, epoch, {"split": split, "step": step, "epoch": epoch, **row})
+    def _evaluates_at(self, step: int) -> bool:
+        """Whether a step of an epoch is the first to have seen another `eval_every_examples` examples of it."""
+        every, bounds = self.trainer.eval_every_examples, self.run.batches["train"].bounds
+        return every is not None and bounds[step - 1][1] // every > bounds[step - 1][0] // every
 
     def _take(self, event: Event) -> None:
         """Count a step, record a row."""
@@ -138,7 +141,7 @@ class Session:
         self._add(row)
         if row["split"] == "train":
             self.console.row(row)
-        if self.monitor.observe(row):
+        if event.step and self.monitor.observe(row):
             self.keeper.best_weights = self.run.engine.weights()
         if isinstance(self.run.schedule, Plateau) and row["split"] == "val":
             value = row[self.run.schedule.metric]
@@ -161,15 +164,11 @@ class Session:
         for logger in self.loggers:
             logger.add(row)
 
-    def _is_over(self, event: Event) -> bool:
-        """Whether nothing more comes at this step; then, at the end of an epoch, its line is shown."""
-        if event.epoch != int(event.epoch):
-            return True
-        if len(self.position.epoch_rows) < 1 + len(self.evaluations):
-            return False
-        self.console.epoch(self.position.epoch_rows, epochs=self.trainer.epochs)
-        self.position.epoch_rows = []
-        return True
+    def _tell_of_epoch(self) -> None:
+        """Where an epoch has ended, its line."""
+        if self.position.epoch_rows:
+            self.console.epoch(self.position.epoch_rows, epochs=self.trainer.epochs)
+            self.position.epoch_rows = []
 
     def _stalled(self) -> bool:
         patience = self.trainer.early_stop

@@ -89,7 +89,8 @@ def _train(
     """Introduce a run and train it, to whatever end."""
     with closing(Console(folder / "train.log")) as console:
         try:
-            network = summarize(run.model, input_shape=run.input_shape)
+            network = summarize(run.model, run.served.blank(2))
+            console.noun = run.facts.noun
             introduce(console, composition, run, network.layers, going_on.notes if going_on else ())
             keeper = Keeper(run, folder, going_on.point if going_on else None, tell=console.note)
             if going_on and going_on.entry:

@@ -11,6 +11,7 @@ from dltrain.engine.probe import Probe, operation_seconds
 from dltrain.run.bottleneck import bottleneck
 from dltrain.run.pace import Pace
 from dltrain.run.processor import Processor
+from dltrain.run.record import measures
 from dltrain.train import Row
 from dltrain.verbs._keeper import Keeper
 
@@ -44,7 +45,7 @@ def summary(run: Run, keeper: Keeper, pace: Pace, probe: Probe, processor: Proce
 
 
 def _result(row: Row | None) -> dict[str, float | None] | None:
-    return row and {"loss": row["loss"], "accuracy": row.get("accuracy")}
+    return row and {"loss": row["loss"], "accuracy": None, **measures(row)}
 
 
 def _with_others(rates: Row, processor: Processor, engine: Engine) -> Row:

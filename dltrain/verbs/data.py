@@ -28,7 +28,8 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         error.exit_code = 70 if action == "check" else error.exit_code
         raise
     counts = ", ".join(f"{count:,} {part}" for part, count in facts.num_examples.items())
-    print(f"{config.data.name}: {counts} examples, {facts.num_classes} classes, verified: {dataset.fingerprint()}")
+    classes = f", {facts.num_classes} classes" if facts.num_classes else ""
+    print(f"{config.data.name}: {counts} examples{classes}, verified: {dataset.fingerprint()}")
     return 0
 
 

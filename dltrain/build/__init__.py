@@ -1,0 +1,186 @@
+"""From a configuration to ready objects: the only reader of the config tree."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from dltrain import data, initializers, losses, metrics, models, optim, schedules
+from dltrain.build.rehearsal import rehearse
+from dltrain.build.supply import Supply
+from dltrain.components import find, make
+from dltrain.config import schema
+from dltrain.config.errors import ConfigError
+from dltrain.data import augment
+from dltrain.data.batches import Batches
+from dltrain.data.dataset import cache_folder
+from dltrain.data.facts import Facts, Served
+from dltrain.data.preparation import Preparation
+from dltrain.data.splits import split_examples
+from dltrain.engine import Engine, GraphedEngine, Precision, fastest, select, why_eager
+from dltrain.engine.device import best_memory_format, compile_model, configure
+
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass
+class Run:
+    """Everything a training run needs, ready to use."""
+
+    config: DictConfig
+    trainer: schema.Trainer
+    facts: Facts
+    served: Served
+    model: nn.Module
+    memory_format: torch.memory_format
+    engine: Engine
+    schedule: schedules.Schedule
+    batches: dict[str, Batches]
+    preparation: Preparation
+    data_fingerprint: str
+    notes: list[str]
+
+    @property
+    def model_facts(self) -> dict[str, Any]:
+        """What the model was told of the data."""
+        return model_facts(self.served)
+
+
+def build(config: DictConfig) -> Run:
+    """Check a composed configuration against the data's facts, then decode the data and make the objects.
+
+    Raises ConfigError, DataError or DeviceError, each with one line for the user.
+    """
+    trainer = schema.Trainer(**config.trainer)
+    device = select(config.device.name)
+    configure(device, **{key: config.device[key] for key in ("threads", "tf32", "deterministic")})
+    supply = Supply(config, trainer)
+    served = supply.served
+    precision = Precision(_precision(config, device, supply.facts), device)
+    schedule = make(schedules, config.schedule)
+    _check_validation(trainer, schedule, supply)
+
+    model = make_model(config, served)
+    rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
+    best = best_memory_format(model, device, precision=precision.name)
+    memory_format = MEMORY_FORMATS.get(config.device.memory_format, best)
+    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    engine = _engine(config, trainer, model, schedule, precision, supply)
+    batches, preparation = supply.load(device=device, memory_format=memory_format)
+    return Run(
+        config=config,
+        trainer=trainer,
+        facts=supply.facts,
+        served=served,
+        model=model,
+        memory_format=memory_format,
+        engine=engine,
+        schedule=schedule,
+        batches=batches,
+        preparation=preparation,
+        data_fingerprint=supply.dataset.fingerprint(),
+        notes=_notes(config, trainer, engine, supply.facts),
+    )
+
+
+def _engine(
+    config: DictConfig,
+    trainer: schema.Trainer,
+    model: nn.Module,
+    schedule: schedules.Schedule,
+    precision: Precision,
+    supply: Supply,
+) -> Engine:
+    """The engine that takes the run's steps."""
+    warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
+    rate = warm if trainer.constant_rate is None else lambda *_: trainer.constant_rate
+    optimizer = make_optimizer(config.optim, model)
+    served, steps_per_epoch = supply.served, supply.steps_per_epoch
+    graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer)
+    engine = (GraphedEngine if graphed else Engine)(
+        model,
+        optimizer,
+        loss=make(losses, config.loss, **served.facts),
+        metrics={name: metrics.measure(name) for name in served.measures},
+        schedule=lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs),
+        precision=precision,
+        penalty=losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on),
+        clip_norm=trainer.clip_norm,
+        clip_value=trainer.clip_value,
+        microbatch=trainer.parts or (supply.batch_size if trainer.accumulate > 1 else None),
+        splits=trainer.microbatch == "auto",
+        ema=trainer.ema,
+        seed=config.seed,
+    )
+    compile_model(model, mode=config.device.compile, cache=cache_folder("inductor"))  # not the averaged copy
+    return engine
+
+
+def make_model(config: DictConfig, served: Served) -> nn.Module:
+    """The model with its initial weights, which are a function of the seed alone."""
+    torch.manual_seed(config.seed)
+    model: nn.Module = make(models, config.model, **model_facts(served))
+    generator = torch.Generator().manual_seed(config.seed)
+    initializers.initialize(model, make(initializers, config.init), layers=config.init.layers, generator=generator)
+    return model
+
+
+def make_optimizer(node: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over the model's parameters in groups by role, fused where the device can."""
+    decay = {key: node[key] for key in ("weight_decay", "decay_bias_and_norm") if key in node}
+    groups = optim.parameter_groups(model, **decay)
+    fused = optim.fused_keywords(find(optim, node.name, "optim"), device=next(model.parameters()).device)
+    optimizer: torch.optim.Optimizer = make(optim, node, params=groups, **fused)
+    return optimizer
+
+
+def model_facts(served: Served) -> dict[str, Any]:
+    """What a model may ask of the data."""
+    return {**served.facts, "input_shape": list(served.input_shape), "num_outputs": served.output_shape[0]}
+
+
+
+
+
+def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, supply: Supply) -> None:
+    """Refuse what follows the validation split where there is none, or a number that it does not have."""
+    if "accuracy" not in supply.served.measures:
+        if trainer.monitor == "val_accuracy":
+            raise ConfigError("trainer.monitor=val_accuracy: there is no accuracy without classes; choose val_loss")
+        if isinstance(schedule, schedules.Plateau) and schedule.metric == "accuracy":
+            raise ConfigError("schedule.metric=accuracy: there is no accuracy without classes; choose loss")
+    follower = "schedule=plateau" if isinstance(schedule, schedules.Plateau) else trainer.early_stop and "early_stop"
+    if follower and supply.facts.num_examples["val"] == 0:
+        raise ConfigError(f"{follower} follows the validation split, and data.val_size=0 leaves none")
+
+
+
+
+def _precision(config: DictConfig, device: torch.device, facts: Facts) -> str:
+    """The chosen one, or the fastest of this device; numbers to be met need more digits than bfloat16 has."""
+    if config.device.precision != "auto":
+        return str(config.device.precision)
+    return fastest(device) if facts.num_classes else "fp32"
+
+
+
+def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: Facts) -> list[str]:
+    """What a person should know before the run: what could not be honoured, and how the splits are used."""
+    precision = engine.precision
+    eager = precision.device_type == "cuda" and config.device.graphs and why_eager(engine.optimizer)
+    slow = precision.name == "bf16" and precision.device_type == "cpu" and fastest(torch.device("cpu")) != "bf16"
+    capped = trainer.max_batch_size is not None and trainer.max_batch_size < config.data.batch_size
+    watched = (
+        "the test set is watched after every epoch, as the notes do: no held-out estimate, and of the last weights"
+    )
+    notes = (
+        (eager, f"no CUDA graph: {eager}"),
+        (slow, "this CPU is not fast at bf16: fp32 takes less time"),
+        (capped, f"trainer.max_batch_size: batches of {trainer.max_batch_size}, not {config.data.batch_size}"),
+        (trainer.watch_test, watched),
+        (config.data.val_size == "train", "validation is on the training examples: no held-out estimate"),
+        (facts.num_examples["val"] == 0, "there is no validation split: the last weights count"),
+    )
+    return [words for holds, words in notes if holds]

@@ -1,0 +1,129 @@
+"""What is known of data before it is decoded, by kind, and how inputs are made of what is stored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .preparation import Features, Pixels, Preparation
+from .statistics import mean_and_deviation, of_vectors
+
+if TYPE_CHECKING:
+    from .dataset import Examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(ABC):
+    """What a model, a loss and a schedule must know before anything is decoded; examples are counted by part."""
+
+    num_examples: dict[str, int]
+    class_names: tuple[str, ...] = ()
+    noun: ClassVar[str] = "rows"
+    idle_settings: ClassVar[tuple[str, ...]] = ("image_size", "classes", "resident_limit", "workers")
+
+    @property
+    def num_classes(self) -> int:
+        """0 where the targets are numbers."""
+        return len(self.class_names)
+
+    @property
+    @abstractmethod
+    def example_bytes(self) -> int:
+        """Of an input as it is stored, decoded."""
+
+    @abstractmethod
+    def served(self, settings: Mapping[str, Any]) -> Served:
+        """What a model sees under the settings of the group `data`."""
+
+    @abstractmethod
+    def preparation(self, train: Examples, settings: Mapping[str, Any]) -> Preparation:
+        """What is stored made into what a model sees, by statistics of the training examples alone."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the inputs of all parts."""
+        return sum(self.num_examples.values()) * self.example_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """The shapes of an input and of the output it must lead to, without the batch, and what a component may ask for.
+
+    `facts` are by the names that components give them; `measures` names what rows show beside the loss.
+    """
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    facts: Mapping[str, Any]
+    dtype: torch.dtype = torch.float32
+    measures: tuple[str, ...] = ()
+
+    def blank(self, count: int) -> Tensor:
+        """So many inputs of zeros."""
+        return torch.zeros(count, *self.input_shape, dtype=self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts(Facts):
+    """Of images uint8 (N, in_channels, image_size, image_size) of classes; the side is that of the stored ones."""
+
+    in_channels: int
+    image_size: int
+    noun: ClassVar[str] = "images"
+    idle_settings: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def example_bytes(self) -> int:
+        return self.in_channels * self.image_size**2
+
+    def served(self, settings: Mapping[str, Any]) -> Served:
+        side = settings["image_size"]
+        return Served(
+            input_shape=(self.in_channels, side, side),
+            output_shape=(self.num_classes,),
+            facts={"in_channels": self.in_channels, "image_size": side, "num_classes": self.num_classes},
+            measures=("accuracy",),
+        )
+
+    def preparation(self, train: Examples, settings: Mapping[str, Any]) -> Pixels:
+        mean, deviation = mean_and_deviation(train.inputs, standardize=settings["standardize"])
+        how = {"image_size": settings["image_size"], "memory_format": settings["memory_format"]}
+        return Pixels(mean=mean, deviation=deviation, **how)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorFacts(Facts):
+    """Of vectors float32 (N, num_features), with targets float32 (N, num_outputs) or, where there are names, classes.
+
+    `given` is a preparation by other statistics than those of the training examples.
+    """
+
+    num_features: int
+    num_outputs: int = 1
+    standardize_target: bool = True
+    given: Features | None = None
+
+    @property
+    def example_bytes(self) -> int:
+        return 4 * self.num_features
+
+    def served(self, settings: Mapping[str, Any]) -> Served:
+        classes = {"num_classes": self.num_classes} if self.num_classes else {}
+        return Served(
+            input_shape=(self.num_features,),
+            output_shape=(self.num_classes or self.num_outputs,),
+            facts={"num_features": self.num_features, **classes},
+            measures=("accuracy",) if classes else (),
+        )
+
+    def preparation(self, train: Examples, settings: Mapping[str, Any]) -> Features:
+        if self.given is not None:
+            return self.given
+        how = {"standardize": settings["standardize"]}
+        numbers = self.standardize_target and not self.num_classes
+        return Features(*of_vectors(train.inputs, **how), *(of_vectors(train.targets, **how) if numbers else ()))

@@ -1,0 +1,132 @@
+"""How what is stored becomes what a model takes: a part of the model, kept with its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .resize import resize, resize_matrix
+
+
+class Preparation(Protocol):
+    """Makes inputs and targets of a stored batch, on the device that it is on."""
+
+    def inputs(self, stored: Tensor) -> Tensor: ...
+
+    def targets(self, stored: Tensor) -> Tensor: ...
+
+    def outputs(self, outputs: Tensor) -> Tensor:
+        """The model's outputs in the unit of the stored targets."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain values, of which `restored` makes it again."""
+
+
+@dataclass
+class Pixels:
+    """Standardizes images (B, C, H, W) in grey levels and resizes them to (B, C, image_size, image_size).
+
+    Mean and deviation are (C, 1, 1) or (C, H, W). Standardization is affine and resizing a weighted mean, so their
+    order does not matter, and this one touches fewer pixels. (By feature it does matter, and the means are of
+    stored images too.)
+    """
+
+    image_size: int
+    mean: Tensor
+    deviation: Tensor
+    memory_format: torch.memory_format = torch.contiguous_format
+    _placed: dict[Any, tuple[Tensor | None, ...]] = field(default_factory=dict, repr=False)
+
+    def inputs(self, stored: Tensor) -> Tensor:
+        mean, deviation, matrix, across = self._on(stored.device, *stored.shape[-2:])
+        # A copy was made of bytes, and of floats by the augmentation: they are ours to change.
+        images = stored.float().sub_(mean).div_(deviation)
+        if matrix is not None:
+            images = resize(images, matrix, across)
+        return images.contiguous(memory_format=self.memory_format)
+
+    def targets(self, stored: Tensor) -> Tensor:
+        return stored
+
+    def outputs(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "kind": "pixels",
+            "image_size": self.image_size,
+            "mean": self.mean.tolist(),
+            "deviation": self.deviation.tolist(),
+        }
+
+    def _on(self, device: torch.device, height: int, width: int) -> tuple[Any, ...]:
+        """Mean, deviation and the matrices of a resize, if there is one, on a device."""
+        key = (device, height, width)
+        if key not in self._placed:
+            as_it_is = height == width == self.image_size
+            down = None if as_it_is else resize_matrix(height, self.image_size).to(device)
+            across = None if height == width else resize_matrix(width, self.image_size).to(device)
+            self._placed[key] = (self.mean.to(device), self.deviation.to(device), down, across)
+        return self._placed[key]
+
+
+@dataclass
+class Features:
+    """Standardizes vectors (B, features), and targets (B, outputs) where those have a mean and deviation."""
+
+    mean: Tensor
+    deviation: Tensor
+    target_mean: Tensor | None = None
+    target_deviation: Tensor | None = None
+
+    def inputs(self, stored: Tensor) -> Tensor:
+        return (stored - self.mean.to(stored.device)) / self.deviation.to(stored.device)
+
+    def targets(self, stored: Tensor) -> Tensor:
+        if self.target_mean is None or self.target_deviation is None:
+            return stored
+        return (stored - self.target_mean.to(stored.device)) / self.target_deviation.to(stored.device)
+
+    def outputs(self, outputs: Tensor) -> Tensor:
+        if self.target_mean is None or self.target_deviation is None:
+            return outputs
+        return outputs * self.target_deviation.to(outputs.device) + self.target_mean.to(outputs.device)
+
+    def state(self) -> dict[str, Any]:
+        each = (self.mean, self.deviation, self.target_mean, self.target_deviation)
+        names = ("mean", "deviation", "target_mean", "target_deviation")
+        return {
+            "kind": "features",
+            **{name: t if t is None else t.tolist() for name, t in zip(names, each, strict=True)},
+        }
+
+
+class AsStored:
+    """Changes nothing: what is stored is what the model takes."""
+
+    def inputs(self, stored: Tensor) -> Tensor:
+        return stored
+
+    def targets(self, stored: Tensor) -> Tensor:
+        return stored
+
+    def outputs(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "as_stored"}
+
+
+KINDS: dict[str, Any] = {"pixels": Pixels, "features": Features, "as_stored": AsStored}
+
+
+def restored(state: dict[str, Any]) -> Preparation:
+    """The preparation that a state tells of."""
+    values = {
+        key: torch.tensor(each) if isinstance(each, list) else each for key, each in state.items() if key != "kind"
+    }
+    preparation: Preparation = KINDS[state["kind"]](**values)
+    return preparation

@@ -1,0 +1,33 @@
+"""Inputs and targets as they are stored, and some rows of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Chosen:
+    """Some rows of an array, of which only those are copied that a slice or an array of indices asks for."""
+
+    def __init__(self, values: np.ndarray | Chosen, rows: np.ndarray) -> None:
+        self.values, self.rows = values, rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.rows), *self.values.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
+        copied: np.ndarray = self.values[self.rows[places]]
+        return copied
+
+
+Stored = Tensor | np.ndarray | Chosen
+
+
+def as_tensor(values: Tensor | np.ndarray) -> Tensor:
+    """The same memory as a tensor; a copy only where numpy holds it read-only."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.require(values, requirements="W"))
