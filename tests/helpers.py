@@ -35,8 +35,13 @@ def options(group: str) -> list[str]:
 
 
 def train(*overrides: str, name: str = "run", expected: int = 0) -> Path:
-    """Run `dltrain` on little data and return the run folder."""
-    arguments = [*LITTLE, *overrides, f"name={name}", "outputs_dir=outputs", "--debug"]
+    """Run `dltrain` on little images and return the run folder."""
+    return run(*LITTLE, *overrides, name=name, expected=expected)
+
+
+def run(*overrides: str, name: str = "run", expected: int = 0) -> Path:
+    """Run `dltrain` and return the run folder."""
+    arguments = [*overrides, f"name={name}", "outputs_dir=outputs", "--debug"]
     assert main(arguments) == expected
     return Path("outputs/runs").resolve() / name
 

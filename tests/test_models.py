@@ -4,6 +4,7 @@ import inspect
 import pkgutil
 import re
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,20 @@ from torch import Tensor, nn
 
 from dltrain import models
 from dltrain.models import layers
+from dltrain.models.batch_norm import ScratchBatchNorm
 from dltrain.models.summary import parameter_count
 
 FACTS = {"in_channels": 1, "image_size": 96, "num_classes": 10, "num_outputs": 10}
 OPTIONS = sorted((Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+NORMS = {
+    "batch": (nn.modules.batchnorm._BatchNorm,),
+    "scratch": (ScratchBatchNorm,),
+    "scratch_notes": (ScratchBatchNorm,),
+    "layer": (nn.LayerNorm, nn.GroupNorm),
+    "group": (nn.GroupNorm,),
+    "instance": (nn.InstanceNorm2d, nn.LayerNorm),
+    "none": (),
+}
 
 
 def create(name: str, **keywords: Any) -> nn.Module:
@@ -47,6 +57,8 @@ def output_shape(model: nn.Module, *shape: int) -> tuple[int, ...]:
     ("name", "keywords", "count"),
     [
         ("lenet", {}, 860_878),
+        ("small_lenet", {"num_classes": 2}, 127_180),
+        ("small_lenet", {"num_classes": 2, "image_size": 28}, 8_860),
         ("mlp", {}, 2_362_122),
         ("mlp", {"input_shape": (784,)}, 203_530),
         ("mlp", {"input_shape": (20,)}, 7_946),
@@ -61,7 +73,7 @@ def test_parameter_counts_are_the_notes(name: str, keywords: dict[str, Any], cou
     assert parameter_count(create_on_meta(name, **keywords)) == count
 
 
-@pytest.mark.parametrize("name", ["lenet", "mlp", "resnet18", "densenet"])
+@pytest.mark.parametrize("name", ["lenet", "small_lenet", "mlp", "resnet18", "densenet"])
 def test_shapes_in_comments_are_true(name: str) -> None:
     model = create_on_meta(name)
     source = inspect.getsource(type(model))
@@ -104,15 +116,32 @@ def test_every_network_has_an_option_and_a_name_of_its_own() -> None:
     assert all(callable(getattr(models, name)) for name in names)
 
 
-@pytest.mark.parametrize("name", ["lenet", "mlp", "resnet18", "densenet"])
-@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+def norms_of(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, tuple(chain(*NORMS.values())))]
+
+
+@pytest.mark.parametrize("name", ["lenet", "small_lenet", "mlp", "resnet18", "resnet50", "densenet", "densenet121"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_norm_is_chosen_by_name(name: str, norm: str) -> None:
+    if (name, norm) == ("mlp", "instance"):
+        return  # refused, as is tested below
     model = create_on_meta(name, in_channels=3, norm=norm)
-    norms = [module for module in model.modules() if isinstance(module, NORMS)]
-    is_batch_norm = [isinstance(module, nn.modules.batchnorm._BatchNorm) for module in norms]
-    assert bool(norms) == (norm != "none")
-    assert all(is_batch_norm) if norm == "batch" else not any(is_batch_norm)
+    assert all(isinstance(module, NORMS[norm]) for module in norms_of(model))
+    as_many = len(norms_of(create_on_meta(name, norm="batch")))
+    assert len(norms_of(model)) == (0 if norm == "none" else as_many)
     assert output_shape(model, 2, 3, 96, 96) == (2, 10)
+
+
+def test_the_notes_norm_of_images_has_parameters_of_every_activation() -> None:
+    by_channel, by_activation = (create_on_meta("lenet", norm=norm) for norm in ("scratch", "scratch_notes"))
+    more = 2 * (6 * 92 * 92 - 6) + 2 * (16 * 42 * 42 - 16)
+    assert parameter_count(by_activation) - parameter_count(by_channel) == more
+    assert all(module.training for module in by_activation.modules())
+
+
+def test_group_norm_groups_of_vectors_hold_at_least_four_features() -> None:
+    groups = {size: layers.norm1d("group", size).num_groups for size in (1, 9, 10, 32, 84, 120, 256)}
+    assert groups == {1: 1, 9: 1, 10: 1, 32: 8, 84: 1, 120: 2, 256: 8}
 
 
 def test_group_norm_groups_divide_the_channels() -> None:
@@ -133,6 +162,9 @@ def test_activation_is_chosen_by_name(activation: str) -> None:
     ("name", "keywords", "message"),
     [
         ("lenet", {"norm": "bach"}, "norm must be one of .*batch.*none, not 'bach'"),
+        ("mlp", {"norm": "instance"}, "norm of vectors must be one of batch, .*none, not 'instance'"),
+        ("mlp", {"dropout_form": "note"}, "dropout_form must be one of inverted, notes, not 'note'"),
+        ("small_lenet", {"image_size": 5}, "at least 6 pixels a side, not 5"),
         ("lenet", {"activation": "rule"}, "activation must be one of relu, .*, not 'rule'"),
         ("lenet", {"pool": "mean"}, "pool must be one of avg, max, not 'mean'"),
         ("lenet", {"image_size": 15}, "at least 16 pixels a side, not 15"),
@@ -148,7 +180,9 @@ def test_refusals_say_what_is_allowed(name: str, keywords: dict[str, Any], messa
         create_on_meta(name, **keywords)
 
 
-@pytest.mark.parametrize(("name", "side"), [("lenet", 16), ("densenet", 29), ("densenet121", 29), ("resnet50", 1)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("lenet", 16), ("small_lenet", 6), ("densenet", 29), ("densenet121", 29), ("resnet50", 1)]
+)
 def test_the_smallest_images_pass(name: str, side: int) -> None:
     keywords = {"image_size": side}
     assert output_shape(create_on_meta(name, **keywords).eval(), 2, 1, side, side) == (2, 10)
@@ -189,9 +223,12 @@ def test_mlp_layers_are_those_asked_for() -> None:
     assert parameter_count(create_on_meta("mlp", hidden_sizes=[], input_shape=(1, 2, 2))) == 4 * 10 + 10
 
 
-@pytest.mark.parametrize("name", ["lenet", "mlp", "resnet18", "densenet"])
-def test_one_step_in_bfloat16_and_channels_last_reaches_every_parameter(name: str) -> None:
-    model = create(name, image_size=32)
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [*((name, "batch") for name in ("lenet", "mlp", "resnet18", "densenet")), *(("lenet", norm) for norm in NORMS)],
+)
+def test_one_step_in_bfloat16_and_channels_last_reaches_every_parameter(name: str, norm: str) -> None:
+    model = create(name, image_size=32, norm=norm)
     model = model.to(memory_format=torch.channels_last)
     images = torch.rand(4, 1, 32, 32).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):

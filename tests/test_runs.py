@@ -133,6 +133,16 @@ def test_loading_a_run_predicts_with_its_own_preprocessing():
         trained.predict(images.float())
 
 
+@pytest.mark.parametrize(("standardize", "axes"), [("channel", (0, 2, 3)), ("feature", (0,))])
+def test_inputs_are_standardized_over_the_training_part_alone(standardize, axes):
+    run = build(compose([*LITTLE, "model=mlp", "data.image_size=28", f"data.standardize={standardize}"]).config)
+    inputs = {split: torch.cat([images for images, _ in run.batches[split].epoch(0)]) for split in ("train", "val")}
+    assert inputs["train"].mean(axes).abs().max() < 1e-4
+    deviation = inputs["train"].std(axes, correction=0)
+    assert ((deviation - 1).abs() < 1e-3).logical_or(deviation == 0).all()
+    assert inputs["val"].mean(axes).abs().max() > 1e-2
+
+
 def test_a_run_folder_may_be_moved(tmp_path):
     folder = train(*SHORT)
     moved = folder.rename(tmp_path / "elsewhere")
@@ -192,6 +202,7 @@ def test_every_option_of_a_group_trains(group):
         ("loss.l2=0.01", "loss.l2_on=last"),
         ("loss.label_smoothing=0.1",),
         ("model.dropout=0.5",),
+        ("model.dropout=0.5", "model.dropout_form=notes"),
         ("trainer.clip_norm=0.1",),
         ("trainer.clip_value=0.01",),
         ("trainer.ema=0.9",),
@@ -380,7 +391,7 @@ def test_divergence_says_what_happened_and_what_to_do(capsys):
 def test_a_model_with_other_outputs_than_classes_is_refused(monkeypatch, capsys):
     mlp = models.mlp
 
-    def forgetful(*, input_shape, num_outputs, hidden_sizes, activation, dropout, norm):
+    def forgetful(*, input_shape, num_outputs, hidden_sizes, activation, dropout, dropout_form, norm):
         return mlp(input_shape=input_shape, num_outputs=num_outputs - 1)
 
     monkeypatch.setattr(models, "mlp", forgetful)

@@ -147,7 +147,7 @@ class File:
         if not (fine := np.isfinite(numbers)).all():
             row = int(np.argmin(fine))
             line, name = row + 1 + self.has_header, self.names[column]
-            raise DataError(f"{self.path}: row {line}, column {name}: {texts[row]!r} is no number")
+            raise DataError(f"{self.path}: row {line}, column {name}: {str(texts[row])!r} is no number")
         return numbers
 
     def _split(self, line: str) -> list[str]:

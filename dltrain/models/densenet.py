@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dltrain.models.layers import conv_norm_relu, norm2d, require_image_size
+from dltrain.models.layers import conv_norm_relu, infer_sizes, norm2d, require_image_size
 
 __all__ = ["densenet", "densenet121", "densenet169"]
 
@@ -107,6 +107,7 @@ class DenseNet(nn.Sequential):
         self.pooled = nn.AdaptiveAvgPool2d(1)  # 248x1x1
         self.flatten = nn.Flatten()  # 248
         self.output = nn.Linear(self.block4.out_channels, num_classes)  # 10
+        infer_sizes(self, (in_channels, image_size, image_size))
 
 
 densenet = partial(DenseNet, plain)

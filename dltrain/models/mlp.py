@@ -25,16 +25,18 @@ class MLP(nn.Sequential):
         hidden_sizes: Sequence[int] = (256,),
         activation: str = "relu",
         dropout: float = 0.0,
+        dropout_form: str = "inverted",
         norm: str = "none",
     ) -> None:
         super().__init__()
         if any(size < 1 for size in hidden_sizes):
             raise ValueError(f"hidden_sizes must be 1 or more each, not {list(hidden_sizes)}")
+        dropping_out = layers.choose("dropout_form", dropout_form, layers.DROPOUTS)
 
         def hidden(in_features: int, out_features: int) -> list[nn.Module]:
             affine = nn.Linear(in_features, out_features)
             modules = [affine, layers.norm1d(norm, out_features), layers.activation(activation)]
-            return [*modules, nn.Dropout(dropout)] if dropout else modules
+            return [*modules, dropping_out(dropout)] if dropout else modules
 
         sizes = [math.prod(input_shape), *hidden_sizes]
         self.flatten = nn.Flatten()  # 9216

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from dltrain.models.layers import choose, conv_norm_relu, norm2d, require_image_size
+from dltrain.models.layers import choose, conv_norm_relu, infer_sizes, norm2d, require_image_size
 
 __all__ = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -72,7 +72,7 @@ def stage(
 
 
 class ResNet(nn.Sequential):
-    """Images (N, in_channels, image_size, image_size) of any size to logits (N, num_classes).
+    """Images (N, in_channels, image_size, image_size) to logits (N, num_classes).
 
     `width` is the number of channels the first stage gives; each later one doubles it and halves the side.
     """
@@ -109,6 +109,7 @@ class ResNet(nn.Sequential):
         self.pooled = nn.AdaptiveAvgPool2d(1)  # 512x1x1
         self.flatten = nn.Flatten()  # 512
         self.output = nn.Linear(8 * width, num_classes)  # 10
+        infer_sizes(self, (in_channels, image_size, image_size))
 
 
 resnet18 = partial(ResNet, basic, (2, 2, 2, 2), 64)
