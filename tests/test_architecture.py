@@ -30,14 +30,18 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "components": ({"config"}, {"omegaconf", "torch"}),
     "train": ({"engine"}, {"torch"}),
     "engine": (set(), {"torch"}),
-    "data": (set(), {"torch", "torchvision"}),
+    "data": (set(), {"torch", "torchvision", "PIL"}),
     "models": (set(), {"torch", "torchvision"}),
     **{leaf: (set(), {"torch"}) for leaf in LEAVES},
     "run": (set(), {"safetensors", "rich", "tqdm", "torch"}),
     "config": (set(), {"hydra", "omegaconf", "yaml"}),
 }
-ONE_FILE = {("run", "torch"): {"checkpoint", "recovery", "saver"}, ("models", "torchvision"): {"torchvision"}}
-LAZY = {"torchvision", "lightning", "timm", "optuna", "submitit"}
+ONE_FILE = {
+    ("run", "torch"): {"checkpoint", "recovery", "saver"},
+    ("models", "torchvision"): {"torchvision"},
+    ("data", "PIL"): {"pictures"},
+}
+LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "submitit"}
 FREE = {"numpy", *__import__("sys").stdlib_module_names}
 MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 250, 40, 12
 

@@ -33,6 +33,7 @@ LEFT_TO_THE_ENGINE = {"foreach", "fused", "capturable", "maximize", "differentia
 STAND_IN_THE_COMPONENTS = {"optim": {"lr", "weight_decay"}, "data": {"root"}, "device": {"name"}}
 COMPANIONS = {  # keys of the whole group, of which an option brings other values
     "data/csv": {"val_size", "monitor"},
+    "data/image_folder": {"val_size"},
     "data/linear_synthetic": {"val_size", "monitor"},
 }
 DEVIATIONS: dict[tuple[str, str], tuple[Any, str]] = {  # from the callable's own defaults

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from .facts import Facts
-from .stored import Chosen
+from .stored import Rows
 
 Progress = Callable[[int, int], None]
 
@@ -35,7 +35,7 @@ class DataError(Exception):
 class Examples:
     """Inputs such as images uint8 (N, C, H, W), and targets such as labels int64 (N,)."""
 
-    inputs: np.ndarray | Chosen
+    inputs: np.ndarray | Rows
     targets: np.ndarray
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from . import idx_file
 from .dataset import DataError, Progress
+from .files import replacing
 from .idx import dimensions, find_in
 
 log = logging.getLogger("dltrain")
@@ -150,7 +151,8 @@ class KnownFiles:
     def _keep(self, name: str, decoded: np.ndarray) -> None:
         path = self._kept(name)
         assert path is not None
-        write_atomically(path, decoded)
+        with replacing(path) as file:
+            file.write(decoded.data)
         self._rejected.discard(path)
 
     def _try_to_keep(self, name: str, decoded: np.ndarray) -> None:
@@ -182,20 +184,6 @@ class KnownFiles:
     def _places(self) -> str:
         places = (self.cache, *self.folders) if self.cache is not None else self.folders
         return " or ".join(map(str, places))
-
-
-def write_atomically(path: Path, data: np.ndarray) -> None:
-    """Write a file under a temporary name, and rename it once it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data.data)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
 
 
 def _shifted(progress: Progress, *, before: int, total: int) -> Callable[[int], None]:

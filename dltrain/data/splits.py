@@ -38,7 +38,9 @@ def split_facts(
         counts = {part: len(keep(labels[part], classes)) for part in counts}
         names = tuple(names[label] for label in classes)
     train = _count_train(counts["train"], val_size=val_size, train_size=train_size)
-    val = train if val_size == "train" else val_size
+    if "val" in counts and val_size != 0:
+        raise ValueError(f"data.val_size={val_size}: these data have a validation part of their own; it must be 0")
+    val = train if val_size == "train" else counts.get("val", val_size)
     return replace(facts, class_names=names, num_examples={**counts, "train": train, "val": val})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .stored import Chosen, Stored, as_tensor
+from .stored import Rows, Stored, as_tensor
 
 KINDS = ("channel", "feature", "none")
 
@@ -38,7 +38,7 @@ def mean_and_deviation(images: Stored, *, standardize: str = "channel") -> tuple
     return mean.float(), deviation.float()
 
 
-def of_vectors(values: np.ndarray | Chosen, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
+def of_vectors(values: np.ndarray | Rows, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
     """Mean and population deviation by feature of numbers (N, features); 0 and 1 for "none".
 
     A deviation of 0 becomes 1.

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
 
 
+class Rows(Protocol):
+    """Examples, of which those are made that a slice or an array of indices asks for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice | np.ndarray, /) -> np.ndarray: ...
+
+
 class Chosen:
     """Some rows of an array, of which only those are copied that a slice or an array of indices asks for."""
 
-    def __init__(self, values: np.ndarray | Chosen, rows: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray | Rows, rows: np.ndarray) -> None:
         self.values, self.rows = values, rows
 
     @property
@@ -25,7 +38,7 @@ class Chosen:
         return copied
 
 
-Stored = Tensor | np.ndarray | Chosen
+Stored = Tensor | np.ndarray | Rows
 
 
 def as_tensor(values: Tensor | np.ndarray) -> Tensor:
