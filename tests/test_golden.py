@@ -5,6 +5,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -29,8 +30,8 @@ class InFloat64:
     """Batches of float64 images, padded in place of resized: every processor makes the same of them."""
 
     def __init__(self, batches):
-        self.batches, self.padding = batches, (batches.image_size - 28) // 2
-        batches.matrix = None
+        self.batches, self.padding = batches, (batches.prepare.image_size - 28) // 2
+        batches.prepare = replace(batches.prepare, image_size=28)
 
     def __len__(self):
         return len(self.batches)

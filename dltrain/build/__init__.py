@@ -7,18 +7,16 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from dltrain import data, initializers, losses, metrics, models, optim, schedules
+from dltrain import initializers, losses, metrics, models, optim, schedules
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
 from dltrain.components import find, make
 from dltrain.config import schema
 from dltrain.config.errors import ConfigError
-from dltrain.data import augment
 from dltrain.data.batches import Batches
 from dltrain.data.dataset import cache_folder
 from dltrain.data.facts import Facts, Served
 from dltrain.data.preparation import Preparation
-from dltrain.data.splits import split_examples
 from dltrain.engine import Engine, GraphedEngine, Precision, fastest, select, why_eager
 from dltrain.engine.device import best_memory_format, compile_model, configure
 
@@ -141,9 +139,6 @@ def model_facts(served: Served) -> dict[str, Any]:
     return {**served.facts, "input_shape": list(served.input_shape), "num_outputs": served.output_shape[0]}
 
 
-
-
-
 def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, supply: Supply) -> None:
     """Refuse what follows the validation split where there is none, or a number that it does not have."""
     if "accuracy" not in supply.served.measures:
@@ -156,14 +151,11 @@ def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, sup
         raise ConfigError(f"{follower} follows the validation split, and data.val_size=0 leaves none")
 
 
-
-
 def _precision(config: DictConfig, device: torch.device, facts: Facts) -> str:
     """The chosen one, or the fastest of this device; numbers to be met need more digits than bfloat16 has."""
     if config.device.precision != "auto":
         return str(config.device.precision)
     return fastest(device) if facts.num_classes else "fp32"
-
 
 
 def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: Facts) -> list[str]:
