@@ -437,6 +437,16 @@ def test_a_deletion_cut_short_lists_nothing_half_and_is_finished_later(few, caps
     assert {path.name for path in RUNS.iterdir()} == {GOOD, NONE}
 
 
+def test_a_sweep_without_jobs_is_listed_and_can_be_deleted(few, capsys):
+    (SWEEPS / "none").mkdir(parents=True)
+    (SWEEPS / "none/sweep.jsonl").write_text('{"event": "sweep", "command": {"words": []}}\n')
+    (SWEEPS / "foreign").mkdir()
+    assert "none     broken" in shown(capsys, "status==broken")
+    assert "kept: outputs/sweeps/foreign: it has no list" in shown(capsys, "status==broken", "--prune", "--yes")
+    assert not (SWEEPS / "none").exists()
+    assert (SWEEPS / "foreign").exists()
+
+
 def test_what_is_no_run_is_not_deleted(few, capsys):
     (RUNS / "notes").mkdir()
     (RUNS / "notes/thesis.tex").write_text("years of work")

@@ -42,6 +42,21 @@ def sweep(*overrides: str) -> tuple[int, list[dict[str, str]]]:
         return code, list(csv.DictReader(file))
 
 
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory):
+    """A sweep of two seeds that has completed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("two"))
+        assert sweep("seed=1,2")[0] == 0
+        yield FOLDER.resolve()
+
+
+@pytest.fixture
+def swept(two_seeds):
+    """A copy of it, in this test's folder."""
+    shutil.copytree(two_seeds, FOLDER)
+
+
 def command(*overrides: str) -> list[str]:
     return [sys.executable, "-m", "dltrain", "-m", *LITTLE, *FEW, ONE_THREAD, "name=sweep", *overrides]
 
@@ -60,6 +75,17 @@ def test_a_grid_is_every_combination_the_last_override_fastest():
         ["model=mlp", "seed=1", "trainer=smoke"],
     ]
     assert settings(jobs)[1] == {"model": "lenet", "seed": "1"}
+
+
+def test_a_job_is_labelled_with_what_its_configuration_has_at_a_key_that_came_later():
+    jobs = [["model=mlp", "seed=1", "name=a"], ["model=mlp", "optim.lr=0.1", "sweep.resume=a"], ["model=mlp", "seed=2"]]
+    known = {"optim.lr": "0.001", "seed": "0"}
+    assert settings(jobs, lambda number, key: known[key]) == [
+        {"seed": "1", "optim.lr": "0.001"},
+        {"optim.lr": "0.1", "seed": "0"},
+        {"seed": "2", "optim.lr": "0.001"},
+    ]
+    assert settings([["seed=1"], ["seed=1", "optim.lr=0.001"]], lambda number, key: known[key]) == [{}, {}]
 
 
 def test_lists_are_values_and_choices_are_several():
@@ -179,7 +205,7 @@ def troubled(request: _job.Request, slot: Slot) -> int:
 
 def test_a_dozen_jobs_of_which_five_are_in_trouble(monkeypatch, capsys):
     monkeypatch.setattr(_sweep, "run_job", troubled)
-    code, lines = sweep(ONE_THREAD, "seed=range(12)", "sweep.timeout=20", "sweep.keep=all", "trainer.grace_seconds=1")
+    code, lines = sweep(ONE_THREAD, "seed=range(12)", "sweep.timeout=12", "sweep.keep=all", "trainer.grace_seconds=1")
     assert code == 3
     status = {int(line["seed"]): line["status"] for line in lines}
     assert status == {
@@ -191,7 +217,7 @@ def test_a_dozen_jobs_of_which_five_are_in_trouble(monkeypatch, capsys):
     assert cause[1] == "ValueError: on purpose"
     assert cause[2] == "exit code 3"
     assert "SIGKILL" in cause[3]
-    assert cause[4] == "timeout: no end within 20 s"
+    assert cause[4] == "timeout: no end within 12 s"
     assert "not finite" in cause[5]
     assert all(line["val_accuracy"] for line in lines if line["status"] == "completed")
     shown = capsys.readouterr().out
@@ -269,8 +295,7 @@ def test_flags_may_stand_anywhere():
     assert len(events("end")) == 2
 
 
-def test_the_same_sweep_once_more_runs_what_is_new_and_nothing_twice(capsys):
-    assert sweep("seed=1,2")[0] == 0
+def test_the_same_sweep_once_more_runs_what_is_new_and_nothing_twice(capsys, swept):
     stamp = (FOLDER / "0/summary.json").stat().st_mtime_ns
     assert sweep("seed=1,2")[0] == 0
     assert "there is nothing left to run" in capsys.readouterr().out
@@ -283,15 +308,14 @@ def test_the_same_sweep_once_more_runs_what_is_new_and_nothing_twice(capsys):
     assert main(["resume", "sweep", "optim.lr=0.1"]) == 78
 
 
-def test_a_sweep_whose_defaults_have_changed_since_runs_no_finished_job_again(monkeypatch):
-    assert sweep("seed=1,2")[0] == 0
+def test_a_sweep_whose_defaults_have_changed_since_runs_no_finished_job_again(monkeypatch, swept):
     monkeypatch.setattr(_sweep, "job_key", lambda composition: f"another {_job.job_key(composition)}")
     assert main(["resume", "sweep"]) == 0
     assert len(events("start")) == len(events("job")) == 2
 
 
 def test_resuming_runs_the_jobs_of_every_grid_with_the_threads_that_they_began_with():
-    words = ("trainer.epochs=300", "trainer.checkpoint_every=10 steps")
+    words = ("trainer.epochs=40", "trainer.checkpoint_every=1000 epochs")
     for seeds in ("seed=1,2", "seed=3,4"):
         process = subprocess.Popen([word for word in command(*words, seeds) if word != ONE_THREAD], stdout=-3)
         while not (FOLDER / ("1" if seeds == "seed=1,2" else "3") / "metrics.jsonl").exists():
@@ -308,15 +332,14 @@ def summary_threads(job: str) -> str:
     return next(line for line in (FOLDER / job / "config.yaml").read_text().splitlines() if "threads:" in line)
 
 
-def test_a_completed_job_whose_folder_is_gone_runs_again():
-    assert sweep("seed=1,2")[0] == 0
+def test_a_completed_job_whose_folder_is_gone_runs_again(swept):
     shutil.rmtree(FOLDER / "0")
     assert main(["resume", "sweep"]) == 0
     assert summary(FOLDER / "0")["status"] == "completed"
 
 
 def test_the_server_killed_ends_its_jobs_and_they_go_on_later():
-    words = ("trainer.epochs=400", "seed=1,2,3", "trainer.checkpoint_every=10 steps")
+    words = ("trainer.epochs=100", "seed=1,2", "trainer.checkpoint_every=1000 epochs")
     process = subprocess.Popen(command(*words), stdout=-3)
     while not all((FOLDER / job / "metrics.jsonl").exists() for job in "01"):
         time.sleep(0.01)
@@ -330,10 +353,55 @@ def test_the_server_killed_ends_its_jobs_and_they_go_on_later():
     assert summary(FOLDER / "1")["bit_exact"] is True
 
 
+def test_a_job_that_is_deaf_ends_after_its_sweep_was_killed(tmp_path):
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from dltrain.sweep import launcher
+from troubles import tell
+launcher.KILL_AFTER_SECONDS = 0.2
+jobs = launcher.Launcher(tell, [launcher.Slot()], errors=Path({str(tmp_path)!r}).joinpath, grace_seconds=0.2)
+list(jobs.run([{str(tmp_path / "pid")!r}]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.01)
+    job = int((tmp_path / "pid").read_text())
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 15
+    while Path(f"/proc/{job}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_a_long_message_of_a_failure_holds_nothing_up(tmp_path):
     launcher = Launcher(end, [Slot()], errors=tmp_path.joinpath)
     [(_, outcome)] = launcher.run(["long"])
     assert len(outcome.words) == 4000
+
+
+def test_a_sweep_that_is_extended_by_a_key_labels_its_first_jobs_with_their_values(capsys, swept):
+    code = main(["-m", *LITTLE, *FEW, "seed=1,2", "optim.lr=0.1", "optim=sgd,adam", f"sweep.resume={FOLDER}"])
+    assert code == 0
+    with (FOLDER / "sweep.csv").open() as file:
+        lines = [(line["optim"], line["optim.lr"], line["seed"]) for line in csv.DictReader(file)]
+    rates = {("adam", "0.001"), ("sgd", "0.1"), ("adam", "0.1")}
+    assert sorted(lines) == sorted((*rate, seed) for rate in rates for seed in "12")
+    shown = capsys.readouterr().out
+    assert "completed" in shown
+    assert " all  completed" not in shown
+
+
+def test_a_job_killed_before_it_dropped_its_optimizers_state_does_so_when_the_sweep_resumes():
+    assert sweep("seed=1", "sweep.keep=all")[0] == 0
+    lines = (FOLDER / "sweep.jsonl").read_text().splitlines(keepends=True)
+    (FOLDER / "sweep.jsonl").write_text("".join(line for line in lines if '"event": "end"' not in line))
+    assert list(FOLDER.glob("0/checkpoints/*/optim.safetensors"))
+    assert main(["resume", "sweep", "sweep.keep=weights"]) == 0
+    assert not list(FOLDER.glob("0/checkpoints/*/optim.safetensors"))
+    assert len(events("start")) == 1, "nothing was trained"
 
 
 def test_a_folder_that_is_no_sweep_is_refused(capsys):
@@ -342,8 +410,7 @@ def test_a_folder_that_is_no_sweep_is_refused(capsys):
     assert "is no sweep" in capsys.readouterr().err
 
 
-def test_a_sweep_has_one_writer():
-    assert sweep("seed=1,2")[0] == 0
+def test_a_sweep_has_one_writer(swept):
     with Lock() as lock:
         lock.take(FOLDER)
         assert main(["resume", "sweep"]) == 73
@@ -370,7 +437,7 @@ def test_the_parent_killed_at_random_instants_loses_nothing_and_runs_nothing_twi
     draw = random.Random(seed)
     for _ in range(5):
         process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(1.0, 6.0))
+        time.sleep(draw.uniform(1.0, 4.0))
         process.kill()
         process.wait()
     done = subprocess.run(command(*words), capture_output=True, text=True)

@@ -31,10 +31,20 @@ def test_jobs_of_a_cluster_are_those_of_this_machine_and_failures_are_named(caps
     assert main(["resume", "sweep", "sweep.launcher=local"]) == 3
 
 
+LONG = (*FEW, "trainer.epochs=30", "trainer.checkpoint_every=1000 epochs", "seed=1")
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """The run that a job of the cluster must equal."""
+    outputs = tmp_path_factory.mktemp("single")
+    assert main([*LONG, "name=single", f"outputs_dir={outputs}"]) == 0
+    return outputs / "runs/single"
+
+
 @pytest.mark.parametrize("numbers", [["USR2"], ["TERM", "USR2"], ["USR2", "TERM"]])
-def test_a_job_that_must_give_way_saves_comes_again_and_goes_on(numbers):
-    words = (*FEW, "trainer.epochs=40", "trainer.checkpoint_every=1000 epochs")
-    process = subprocess.Popen([sys.executable, "-m", "dltrain", *CLUSTER, *words, "seed=1"], stdout=subprocess.PIPE)
+def test_a_job_that_must_give_way_saves_comes_again_and_goes_on(numbers, single):
+    process = subprocess.Popen([sys.executable, "-m", "dltrain", *CLUSTER, *LONG], stdout=subprocess.PIPE)
     while not (FOLDER / "0/metrics.jsonl").exists():
         time.sleep(0.01)
     time.sleep(0.5)
@@ -47,8 +57,6 @@ def test_a_job_that_must_give_way_saves_comes_again_and_goes_on(numbers):
     assert (result["status"], result["bit_exact"]) == ("completed", True)
     assert len(result["resumed"]) == 1
     assert result["resumed"][0]["step"] > 0, "it was saved when it was asked to give way"
-    assert main([*words, "seed=1", "name=single"]) == 0
-    single = Path("outputs/runs/single")
     assert result["weights_sha256"] == summary(single)["weights_sha256"]
     assert [row["loss"] for row in rows(FOLDER / "0")] == [row["loss"] for row in rows(single)]
 

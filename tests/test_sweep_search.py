@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from dltrain.cli import main
 from dltrain.config.compose import compose, parse
 from dltrain.config.errors import ConfigError
-from dltrain.sweep.search import Search, distribution
+from dltrain.sweep.search import Search
+from dltrain.sweep.space import distribution
 
 FEW = ("model=mlp", "trainer.epochs=1", "trainer.limit_train_batches=6", "data.batch_size=16", "device.threads=1")
 RATES = "optim.lr=tag(log,interval(0.0001,0.1))"
@@ -52,10 +53,10 @@ def test_hydras_ranges_are_optunas_distributions(text, expected):
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_search_chooses_tells_and_ranks(sampler, capsys):
-    words = (RATES, "optim=sgd,adam", "sweep.trials=5", f"sweep.sampler={sampler}", "sweep.jobs=2")
+    words = (RATES, "optim=sgd,adam", "sweep.trials=3", f"sweep.sampler={sampler}", "sweep.jobs=2")
     assert main(command(*words)) == 0
     trials = study().trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
     with (FOLDER / "sweep.csv").open() as file:
         lines = {int(line["job"]): line for line in csv.DictReader(file)}
     for trial in trials:
@@ -63,9 +64,9 @@ def test_a_search_chooses_tells_and_ranks(sampler, capsys):
         assert float(lines[trial.number]["optim.lr"]) == trial.params["optim.lr"]
         assert lines[trial.number]["optim"] == trial.params["optim"]
     assert "Ranked by val accuracy" in capsys.readouterr().out
-    assert main(["resume", "search", "sweep.trials=7"]) == 0
-    assert len(study().trials) == 7
-    assert main(["resume", "search", "sweep.trials=7"]) == 0
+    assert main(["resume", "search", "sweep.trials=4"]) == 0
+    assert len(study().trials) == 4
+    assert main(["resume", "search", "sweep.trials=4"]) == 0
     assert "there is nothing left to run" in capsys.readouterr().out
 
 
@@ -78,13 +79,13 @@ def test_a_grid_is_searched_as_a_whole():
 @pytest.mark.parametrize("pruner", ["median", "asha"])
 def test_trials_without_prospects_are_pruned(pruner, capsys):
     # Rates that learn come first, so that the last ones are behind from their first validation on.
-    words = ("optim=adam", "optim.lr=0.003,0.002,0.004,0.001,1e-9,2e-9,3e-9,4e-9", "trainer.epochs=12")
+    words = ("optim=adam", "optim.lr=0.003,0.002,0.004,0.001,1e-9,2e-9,3e-9,4e-9", "trainer.epochs=6")
     long = (*words, "trainer.limit_train_batches=null", "sweep.trials=8", "sweep.sampler=grid", "sweep.jobs=1")
     assert main(command(*long, f"sweep.pruner={pruner}")) == 0
     pruned = [trial for trial in study().trials if trial.state == TrialState.PRUNED]
     assert pruned
     for trial in pruned:
-        assert summary(FOLDER / str(trial.number))["epochs"] < 12
+        assert summary(FOLDER / str(trial.number))["epochs"] < 6
         assert trial.intermediate_values
     assert "pruned" in capsys.readouterr().out
     assert "pruned" in (FOLDER / "sweep.csv").read_text()
@@ -172,7 +173,97 @@ def test_a_study_about_something_else_is_refused_and_a_moved_one_goes_on(capsys)
     assert {path.name for path in Path("moved").iterdir() if path.is_dir()} == {"0", "1"}
 
 
-def test_without_optuna_the_extra_is_named(monkeypatch, tmp_path):
+def test_without_optuna_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match=r"dltrain\[optuna\]"):
-        Search([RATES], compose([]).config, tmp_path)
+        Search([RATES], compose([]).config)
+
+
+def test_the_same_suggestion_once_more_runs_nothing_and_has_the_earlier_result(capsys):
+    assert main(command("optim=sgd,adam", "seed=2", "sweep.sampler=random", "sweep.trials=6", "sweep.jobs=2")) == 0
+    trials = study().trials
+    repeats = [trial for trial in trials if "same as" in trial.user_attrs]
+    assert len(trials) - len(repeats) == len(list(FOLDER.glob("*/summary.json"))) == 2
+    values = {(trial.params["optim"], trial.value) for trial in trials}
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert len(values) == 2, "a repeated trial has the value of the first"
+    shown = capsys.readouterr().out
+    assert shown.count("counts once more") == len(repeats) > 0
+    assert "every combination has been tried: the search has ended" in shown
+
+
+def searching(words: list[str], name: str) -> Search:
+    """A search as a sweep of this name begins it."""
+    Path(name).mkdir(exist_ok=True)
+    config = compose([word for word in words if not parse(word).is_sweep_override()]).config
+    found = Search(words, config)
+    found.begin(Path(name), identity=name)
+    return found
+
+
+def test_a_repeated_trial_waits_for_the_one_under_way_and_a_finished_space_ends_the_search():
+    found = searching(["seed=1,2", "sweep.trials=9", "sweep.sampler=random"], "own")
+    asked = found.ask()
+    first, _ = next(asked)
+    assert found.same_as(first, "key") is None
+    second, _ = next(asked)
+    assert found.same_as(second, "key") == first
+    assert found.study.trials[second].state == TrialState.RUNNING
+    found.tell(first, 0.5)
+    assert [trial.value for trial in found.study.trials] == [0.5, 0.5]
+    assert found.repeated == 1
+    for trial, _ in asked:
+        found.tell(trial, 0.1)
+    assert {trial.params["seed"] for trial in found.study.trials} == {"1", "2"}
+    assert found.is_exhausted
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///shared.db", "journal:shared.log"])
+def test_trials_of_a_sweep_that_died_count_no_longer_and_those_of_one_alive_do(storage, monkeypatch):
+    words = ["optim.lr=interval(0.1,1)", "sweep.trials=3", f"sweep.storage={storage}"]
+    dead, alive = searching(words, "dead"), searching(words, "alive")
+    next(dead.ask())
+    dead.study.ask(dead.space)  # killed before it could say whose it is
+    next(alive.ask())
+    ours = searching(words, "ours")
+    assert ours.left() == 0
+    later = time.time() + 700
+    monkeypatch.setattr(time, "time", lambda: later)
+    alive.alive_at = -1000.0
+    alive.show_life()
+    monkeypatch.setattr(time, "time", lambda: later + 1)
+    assert ours.left() == 2
+    assert sorted(trial.state.name for trial in ours.study.trials) == ["FAIL", "FAIL", "RUNNING"]
+
+
+def test_a_study_of_ones_own_forgets_at_once_what_a_kill_left():
+    first = searching(["optim.lr=interval(0.1,1)", "sweep.trials=2"], "own")
+    first.study.ask(first.space)
+    assert first.left() == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["optim.lrr=interval(0.1,1)"], "unknown key optim.lrr"),
+        (["optim=sgd,nothing"], "nothing"),
+        (["optim.lr=interval(-2,-1)"], "optim.lr=-2: must be above 0"),
+        (["model=glob(m*)"], "glob is not offered"),
+        ([RATES, "sweep.sampler=grid"], "needs values or a range"),
+        ([RATES, "hydra/launcher=submitit_local"], "dltrain[slurm]"),
+    ],
+)
+def test_a_search_is_refused_before_it_has_a_folder(words, message, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert main(command(*words)) == 78
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_a_study_about_something_else_is_refused_without_a_folder():
+    shared = ("sweep.storage=sqlite:///shared.db", "sweep.trials=1")
+    searching([RATES, *shared], "first")
+    assert main(command("optim.lr=interval(0,1)", *shared)) == 78
+    assert not Path("outputs").exists()

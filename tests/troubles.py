@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -24,3 +25,9 @@ def end(how: str, slot: Any) -> int:
             signal.signal(number, signal.SIG_IGN)
         time.sleep(1000)
     return 0
+
+
+def tell(path: str, slot: Any) -> int:
+    """A deaf job that writes its process into a file."""
+    Path(path).write_text(str(os.getpid()))
+    return end("deaf", slot)

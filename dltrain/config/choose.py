@@ -20,6 +20,7 @@ from dltrain.config.tree import container, leaves, own, spoken, texts
 
 EMPTY = {"logger", "experiment"}
 REFERENCE = re.compile(r"\$\{[\w.]+\}")
+HYDRAS_GROUPS = {"hydra/sweeper": "sweep: {search: optuna}", "hydra/launcher": "sweep: {launcher: submitit_slurm}"}
 HYDRA_MAY_DIFFER = ("overrides.", "job.override_dirname", "job.config_name", "runtime.", "mode", "sweeper.params")
 
 
@@ -40,7 +41,7 @@ def choose(chosen: dict[str, Any], names: list[str], folders: list[Path], config
         _check_choice(group, choice, options(group, folders))
     with _composer(folders) as composed:
         config = composed(_written(chosen), config_name)
-        check_references(config)
+        check_references(container(config))
         choices = {name: choice for name in names if (choice := config.hydra.runtime.choices.get(name))}
         reference = config
         if len(folders) > 1 or config_name != "config" or "experiment" in choices:
@@ -66,7 +67,7 @@ def _composer(folders: list[Path]) -> Iterator[Callable[..., DictConfig]]:
         try:
             return hydra.compose(config_name, [*words], return_hydra_config=True)
         except Exception as error:  # Hydra's, OmegaConf's and YAML's have no base of their own in common
-            raise ConfigError(" ".join(str(error).split("\nSee")[0].split())) from error
+            raise ConfigError(_worded(error)) from error
 
     with hydra.initialize_config_dir(str(main), job_name="dltrain", version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
@@ -75,6 +76,15 @@ def _composer(folders: list[Path]) -> Iterator[Callable[..., DictConfig]]:
             loader.get_search_path().prepend("command-line", f"file://{folder}", anchor=before_last)
         loader.repository.initialize_sources(loader.get_search_path())
         yield composed
+
+
+def _worded(error: Exception) -> str:
+    """One line; for what Hydra looks for among its own groups, how it is chosen here."""
+    text = " ".join(str(error).split("\nSee")[0].split())
+    for group, right in HYDRAS_GROUPS.items():
+        if f"Could not find '{group}/" in text:
+            return f"'override /{group}' among a preset's defaults is not offered: let the preset say {right}"
+    return text
 
 
 def _written(choices: dict[str, Any]) -> list[str]:
@@ -129,8 +139,8 @@ def _overrule(
     return notes, sweep
 
 
-def check_references(config: DictConfig) -> None:
+def check_references(plain: dict[str, Any]) -> None:
     """Refuse resolvers, before anything is resolved; a reference inside a reference could make one."""
-    for key, value in leaves(container(config)):
+    for key, value in leaves(plain):
         if any("${" in REFERENCE.sub("", text) for text in texts(value)):
             raise ConfigError(f"{key}={spoken(value)}: resolvers are not offered, only ${{another.key}}")

@@ -2,8 +2,9 @@
 
 import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dltrain.config import schema
 from dltrain.config.choose import Chosen, check_references, choose
 from dltrain.config.errors import ConfigError, UnknownName, UsageError
 from dltrain.config.folders import conf_dir, groups, nearest
+from dltrain.config.paths import anchor
 from dltrain.config.tree import container, leaves, spoken, texts
 
 HYDRAS_NAMES = {"hydra/sweeper": "sweep.search", "hydra/launcher": "sweep.launcher"}
@@ -32,24 +34,27 @@ class Composition:
     sweep: tuple[str, ...] = ()
 
 
-def compose(
-    overrides: Sequence[str] = (), *, config_name: str = "config", config_dirs: Sequence[str | Path] = ()
-) -> Composition:
-    """Compose and check. Raises UsageError or ConfigError, each with one line for the user.
+def compose(overrides: Sequence[str] = (), **where: Any) -> Composition:
+    """Compose and check; `where` is that of `compose_all`. Raises UsageError or ConfigError, one line for the user.
 
     Hydra composes the choices; the values are set in what it made, and so win over a preset's.
     """
-    composition = compose_all([overrides], config_name=config_name, config_dirs=config_dirs)[0]
+    composition = compose_all([overrides], **where)[0]
     if isinstance(composition, ConfigError):
         raise composition
     return composition
 
 
 def compose_all(
-    jobs: Sequence[Sequence[str]], *, config_name: str = "config", config_dirs: Sequence[str | Path] = ()
+    jobs: Iterable[Sequence[str]],
+    *,
+    config_name: str = "config",
+    config_dirs: Sequence[str | Path] = (),
+    directory: str | Path | None = None,
 ) -> list[Composition | ConfigError]:
     """Compose each list of overrides, or tell why it is refused; Hydra is asked once for the same choices.
 
+    Relative paths are below `directory`, by default that of the process.
     Raises UsageError, and UnknownName where one names what there is not.
     """
     folders = [conf_dir(), *map(Path, config_dirs)]
@@ -66,7 +71,7 @@ def compose_all(
             key = repr(chosen)
             if key not in known:
                 known[key] = choose(chosen, names, folders, config_name)
-            results.append(_set(known[key], words, names))
+            results.append(_set(known[key], words, names, Path(directory or Path.cwd())))
         except UnknownName:
             raise
         except ConfigError as error:
@@ -80,7 +85,7 @@ def _check_single(words: Sequence[Override]) -> None:
             raise ConfigError(f"{word.input_line}: several values make a sweep: add -m")
 
 
-def _set(chosen: Chosen, words: Sequence[Override], names: list[str]) -> Composition:
+def _set(chosen: Chosen, words: Sequence[Override], names: list[str], directory: Path) -> Composition:
     """Set the values that the command line gives, and check all."""
     config = copy.deepcopy(chosen.config)
     for word in words:
@@ -89,9 +94,10 @@ def _set(chosen: Chosen, words: Sequence[Override], names: list[str]) -> Composi
             update(config, word)
     given = {word.key_or_group for word in words}
     asked = tuple(f"{key}={value}" for key, value in chosen.sweep.items() if key not in given)
-    return Composition(check(config, chosen.examples), chosen.choices, chosen.notes, asked)
+    return Composition(check(config, chosen.examples, directory), chosen.choices, chosen.notes, asked)
 
 
+@lru_cache(maxsize=4096)  # jobs of a sweep have most of their words in common
 def parse(text: str) -> Override:
     """One override, by Hydra's grammar; a leading + is not needed and ignored."""
     if text.startswith("~"):
@@ -143,25 +149,36 @@ def shown(config: DictConfig, package: str | None = None) -> str:
     return OmegaConf.to_yaml(node) if isinstance(node, dict | list) else f"{spoken(node)}\n"
 
 
-def check(config: DictConfig, examples: dict[str, Any]) -> DictConfig:
-    """The configuration, resolved and read-only, once every key and value fits what the YAML files show."""
-    check_references(config)
-    try:
-        plain = container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+def check(config: DictConfig, examples: dict[str, Any], directory: Path) -> DictConfig:
+    """The configuration, made resolved and read-only once every key and value fits what the YAML files show.
+
+    Relative paths become those below the directory.
+    """
+    plain = container(config)
+    check_references(plain)
+    if any("${" in text for text in texts(plain)):
+        try:
+            plain = container(config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        config = OmegaConf.create(plain)
     for group, node in plain.items():
         if group in schema.COMPONENTS and node and "name" not in node:
             raise ConfigError(f"{group}: its YAML file has no name")
     for key, value in leaves(plain):
-        if key not in examples:
-            raise ConfigError(f"unknown key {key}: {nearest(key, list(examples))}")
-        if any("${" in text for text in texts(value)):
-            raise ConfigError(f"{key}={spoken(value)}: a value cannot make a reference")
-        if "???" in texts(value):
-            raise ConfigError(f"{key}={spoken(value)}: give it a value")
-        if words := schema.refusal(key, value, examples[key]):
-            raise ConfigError(f"{key}={spoken(value)}: {words}")
-    result = OmegaConf.create(plain)
-    OmegaConf.set_readonly(result, True)
-    return result
+        _check_value(key, value, examples)
+    anchor(config, directory)
+    OmegaConf.set_struct(config, None)
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def _check_value(key: str, value: Any, examples: dict[str, Any]) -> None:
+    if key not in examples:
+        raise ConfigError(f"unknown key {key}: {nearest(key, list(examples))}")
+    if any("${" in text for text in texts(value)):
+        raise ConfigError(f"{key}={spoken(value)}: a value cannot make a reference")
+    if "???" in texts(value):
+        raise ConfigError(f"{key}={spoken(value)}: give it a value")
+    if words := schema.refusal(key, value, examples[key]):
+        raise ConfigError(f"{key}={spoken(value)}: {words}")

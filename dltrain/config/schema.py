@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from math import isfinite
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -168,9 +169,15 @@ SCALARS: dict[Any, tuple[Any, str]] = {
 }
 
 
+@cache
 def keys(group: str) -> list[str]:
     """The group's keys that stand in a dataclass here."""
     return [field.name for field in fields(GROUPS[group])] if group in GROUPS else []
+
+
+@cache
+def _hints(group: str) -> dict[str, Any]:
+    return get_type_hints(GROUPS[group], include_extras=True)
 
 
 def offered(key: str) -> bool:
@@ -183,7 +190,7 @@ def refusal(key: str, value: Any, example: Any) -> str | None:
     """Why a value cannot stand at a dotted key; `example` is what the YAML files have there."""
     group, _, name = key.rpartition(".")
     if name in keys(group):
-        return misfit(value, get_type_hints(GROUPS[group], include_extras=True)[name])
+        return misfit(value, _hints(group)[name])
     if value is None and name != "name":
         return None
     return misfit(value, OWN.get(key, str if name == "name" else _hint(example)))

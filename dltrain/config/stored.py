@@ -59,7 +59,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
             raise ConfigError(f"{text}: a run goes on with the {word.key_or_group} it has; start another run")
         check_key(word.key_or_group, examples, [*choices])
         update(config, word)
-    return Composition(check(config, examples), choices)
+    return Composition(check(config, examples, Path.cwd()), choices)
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Change]:

@@ -79,6 +79,10 @@ class Sweep:
             return "running"
         return "unfinished" if statuses & {"waiting", "unfinished", "interrupted"} else "failed"
 
+    def as_run(self) -> Run:
+        """A sweep without jobs, to be chosen by its name and status."""
+        return Run(self.name, self.folder, {"name": self.name, "sweep": self.name, "status": self.status}, self.reason)
+
 
 def read(outputs: Path) -> tuple[list[Run], list[Sweep]]:
     """The runs and the sweeps below an outputs directory, the newest last. Raises RunError where it cannot be read."""

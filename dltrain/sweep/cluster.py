@@ -97,20 +97,25 @@ class Submitted:
             return Outcome(143 if self.stopped else 1, f"{said}; see {self.task.paths.stderr}", self.stopped)
 
 
+def executor() -> Any:
+    """What submitit submits with. Raises ConfigError where it is missing."""
+    try:
+        from submitit import AutoExecutor
+    except ImportError as error:
+        raise ConfigError("hydra/launcher=submitit_slurm needs submitit: pip install 'dltrain[slurm]'") from error
+    return AutoExecutor
+
+
 class ClusterLauncher:
     """Has submitit run jobs, `most` at a time; as `Launcher` does it here. `cluster` is slurm, or local to try it."""
 
     def __init__(self, work: Work, config: Any, folder: Path, *, cluster: str, all_known: bool) -> None:
         """Where all jobs are known beforehand they are one array. Raises ConfigError where submitit is missing."""
-        try:
-            from submitit import AutoExecutor
-        except ImportError as error:
-            raise ConfigError("hydra/launcher=submitit_slurm needs submitit: pip install 'dltrain[slurm]'") from error
         slurm, self.work, self.most = config.sweep.slurm, work, config.sweep.slurm.at_once
         self.all_known, self.wait_seconds = all_known, POLL_SECONDS[cluster]
         gpus = 0 if config.device.name == "cpu" else slurm.gpus
         self.slot = Slot(config.device.threads or slurm.cpus)
-        self.executor: Any = AutoExecutor(folder / "submitit", cluster=cluster, slurm_max_num_timeout=ANY_NUMBER)
+        self.executor: Any = executor()(folder / "submitit", cluster=cluster, slurm_max_num_timeout=ANY_NUMBER)
         self.executor.update_parameters(
             name="dltrain", timeout_min=slurm.minutes, cpus_per_task=slurm.cpus, gpus_per_node=gpus,
             mem_gb=slurm.memory_gb, slurm_array_parallelism=self.most,

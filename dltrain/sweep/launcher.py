@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from dltrain.run.signals import EXIT_CODES, Interrupted, stoppable
+from dltrain.run.signals import EXIT_CODES, Interrupted, leave, stoppable
 from dltrain.sweep.slots import Slot
 
 TICK_SECONDS, KILL_AFTER_SECONDS = 0.2, 5.0
@@ -142,7 +142,10 @@ class Launcher:
         ours, theirs = self.context.Pipe(duplex=False)
         errors = self.errors(job)
         errors.touch()
-        process = self.context.Process(target=_child, args=(theirs, errors.resolve(), self.work, job, slot))
+        process = self.context.Process(
+            target=_child,
+            args=(theirs, errors.resolve(), self.work, job, slot, self.grace_seconds + KILL_AFTER_SECONDS),
+        )
         process.start()
         theirs.close()
         self.running.append(Running(job, slot, process, ours, time.monotonic()))
@@ -160,14 +163,14 @@ class Launcher:
                 each.process.kill()
 
 
-def _child(connection: Connection, errors: Path, work: Work, job: Any, slot: Slot) -> None:
+def _child(connection: Connection, errors: Path, work: Work, job: Any, slot: Slot, patience: float) -> None:
     os.setpgid(0, 0)  # Ctrl-C goes to the terminal's whole group: the parent alone passes it on
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
     faulthandler.enable()
     if slot.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    threading.Thread(target=_end_with_the_parent, args=(patience,), daemon=True).start()
     try:
         with stoppable():
             code = work(job, slot)
@@ -195,9 +198,11 @@ def _end(process: int, *, patience: float = 20.0) -> int:
     return EXIT_CODES[signal.SIGTERM]
 
 
-def _end_with_the_parent() -> None:
-    """Have this process save and end when the one that started the sweep is gone."""
+def _end_with_the_parent(patience: float) -> None:
+    """Have this process save and end when the one that started the sweep is gone, or just end where it is deaf."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(patience)
+    leave(EXIT_CODES[signal.SIGTERM])

@@ -78,7 +78,7 @@ class Ledger:
         known = None
         if trial is None:
             same = [job for job in self.jobs if job.key == key]
-            same += [job for job in self.jobs if _of_the_run(job.overrides) == _of_the_run(overrides)]
+            same += [job for job in self.jobs if of_the_run(job.overrides) == of_the_run(overrides)]
             known = next(iter(same), None)
         if known is None:
             number = len(self.jobs)
@@ -120,7 +120,7 @@ def find_sweep(name: str | Path, outputs_dir: str | Path) -> Path | None:
     return next((folder for folder in folders if (folder / FILE).is_file()), None)
 
 
-def _of_the_run(overrides: Sequence[str]) -> list[str]:
+def of_the_run(overrides: Sequence[str]) -> list[str]:
     """Those that say what is run, not where or how the sweep does it."""
     return [word for word in overrides if not word.startswith(("sweep.", "hydra/", "name=", "outputs_dir="))]
 

@@ -55,13 +55,19 @@ def run_job(request: Request, slot: Slot) -> int:
             if error.exit_code != IN_USE or time.monotonic() > patience:
                 raise
             time.sleep(0.1)
-    if code == 0 and composition.config.sweep.keep == "weights":
+    if code == 0:
+        drop_state(request.run_folder, composition.config)
+    return code
+
+
+def drop_state(folder: Path, config: Any) -> None:
+    """Drop the optimizer's state of a completed job, where the sweep keeps weights alone. Raises WriteError."""
+    if config.sweep.keep == "weights":
         from dltrain.run.saver import keep_weights
 
         with Lock() as lock:
-            lock.take(request.run_folder)
-            keep_weights(request.run_folder)
-    return code
+            lock.take(folder)
+            keep_weights(folder)
 
 
 def begun_with(folder: Path) -> Slot | None:

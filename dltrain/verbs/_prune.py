@@ -16,9 +16,9 @@ Doomed = Run | Sweep
 def prune(
     outputs: Path, runs: Sequence[Run], sweeps: Sequence[Sweep], jobs: Mapping[str, Sequence[Run]], *, yes: bool
 ) -> int:
-    """Show the runs, and the sweeps of which every job is meant; delete them where it is said."""
-    whole = [sweep for sweep in sweeps if sweep.jobs and len(jobs[sweep.name]) == len(sweep.jobs)]
-    parts = [sweep for sweep in sweeps if jobs[sweep.name] and sweep not in whole]
+    """Show the runs, and the sweeps of which every job is meant, or that have none; delete them where it is said."""
+    whole = [sweep for sweep in sweeps if len(jobs[sweep.name]) == len(sweep.jobs)]
+    parts = [sweep for sweep in sweeps if sweep not in whole]
     meant: list[Doomed] = [*runs, *whole]
     reasons = {each.folder: reason for each in meant if (reason := _spared(each))}
     reasons |= {sweep.folder: f"{len(jobs[sweep.name])} of its {len(sweep.jobs)} jobs match" for sweep in parts}

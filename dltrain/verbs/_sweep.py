@@ -8,18 +8,19 @@ from typing import Any
 
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
-from dltrain.run.console import Console, number
+from dltrain.run.console import Console
 from dltrain.run.folder import RunError, create, read_json
 from dltrain.run.lock import Lock
 from dltrain.run.signals import signalled
-from dltrain.sweep.cluster import ClusterLauncher
+from dltrain.sweep.cluster import ClusterLauncher, executor
 from dltrain.sweep.grid import settings
 from dltrain.sweep.launcher import Launcher, Outcome
 from dltrain.sweep.ledger import FILE, Job, Ledger
-from dltrain.sweep.slots import Slot, slots
-from dltrain.sweep.summary import RESULTS, Row, label, result
-from dltrain.verbs._job import IN_USE, Request, job_key, preloaded, run_job
-from dltrain.verbs._sweep_board import Board
+from dltrain.sweep.slots import slots
+from dltrain.sweep.summary import Row, label, result
+from dltrain.verbs._configured import configured
+from dltrain.verbs._job import IN_USE, Request, drop_state, job_key, preloaded, run_job
+from dltrain.verbs._sweep_board import Board, at_a_time, outcome_of
 from dltrain.verbs._sweep_table import sum_up
 
 SOME_FAILED, DIVERGED, INTERRUPTED = 3, 65, (130, 143)
@@ -37,7 +38,7 @@ class Sweep:
     def __init__(self, ledger: Ledger, compositions: dict[str, Composition | ConfigError], config: Any) -> None:
         self.ledger, self.compositions, self.config = ledger, compositions, config
         self.folder, self.console = ledger.folder, Console()
-        self.settings = settings([job.overrides for job in ledger.jobs])
+        self.settings = settings([job.overrides for job in ledger.jobs], self._configured)
 
     def go(self) -> int:
         """Run what has not finished, sum up, and return the exit code."""
@@ -45,7 +46,7 @@ class Sweep:
         if left := self.left(waiting):
             received: list[int] = []
             grace = self.config.trainer.grace_seconds + OWN_WORK_SECONDS
-            with signalled(received, grace_seconds=grace), Board(self.console, self.label) as board:
+            with signalled(received, grace_seconds=grace), Board(self.console, self.label, self.state) as board:
 
                 def look(running: list[Any]) -> None:
                     self.look(running)
@@ -81,7 +82,7 @@ class Sweep:
         timeout, grace = self.config.sweep.timeout, self.config.trainer.grace_seconds
         done = sum(job.finished for job in self.ledger.jobs)
         had = f"{done} done, " if done else ""
-        self.console.say(f"{had}{jobs} to run in {self.folder}, {_at_a_time(places)}")
+        self.console.say(f"{had}{jobs} to run in {self.folder}, {at_a_time(places)}")
         with preloaded(self.compositions.values()) as modules:
             return Launcher(
                 run_job,
@@ -117,12 +118,20 @@ class Sweep:
         self.ledger.end(job, status=status, code=outcome.code, cause=cause)
         logs = [log for log in (self._errors(job.number), folder / "train.log") if log.is_file()]
         where = f", see {' and '.join(map(str, logs))}" if logs and status == "failed" else ""
-        done = sum(each.status not in ("waiting", "interrupted") for each in self.ledger.jobs)
-        self.console.say(f"{done}/{self.total}  {self.label(job)}  {status}  {_result(self.row(job))}{where}")
+        self.console.say(f"{self.done}/{self.total}  {self.label(job)}  {status}  {outcome_of(self.row(job))}{where}")
 
     def _errors(self, number: int) -> Path:
         """What a job's process printed as errors, where it failed."""
         return self.folder / f"{number}.err"
+
+    @property
+    def done(self) -> int:
+        """How many jobs have come to an end."""
+        return sum(each.status not in ("waiting", "interrupted") for each in self.ledger.jobs)
+
+    def state(self) -> str:
+        """How far the sweep is."""
+        return f"{self.done} of {self.total} done"
 
     @property
     def total(self) -> int:
@@ -138,6 +147,10 @@ class Sweep:
         folder = self.folder / str(job.number)
         return result(folder, job=job.number, settings=self.settings[job.number], status=job.status, cause=job.cause)
 
+    def _configured(self, number: int, key: str) -> str | None:
+        composition = self.compositions.get(self.ledger.jobs[number].key)
+        return configured(key, composition, self.folder / str(number))
+
     def is_finished(self, job: Job) -> bool:
         """Whether a job has ended for good, also where the sweep was killed before it could take note."""
         folder = self.folder / str(job.number)
@@ -148,9 +161,12 @@ class Sweep:
             return False
         from dltrain.run import checkpoint  # which imports torch
 
-        if not any(map(checkpoint.is_sound, checkpoint.steps(folder / "checkpoints"))):
+        sound = list(map(checkpoint.is_sound, checkpoint.steps(folder / "checkpoints")))
+        if not any(sound):
             (folder / "summary.json").unlink()  # killed while it kept its weights alone: it runs once more
             return False
+        if all(sound):
+            drop_state(folder, self.config)
         self.ledger.end(job, status="completed", code=0, cause="")
         return True
 
@@ -190,6 +206,8 @@ def sweep(
 
 def open_ledger(config: Any, command: dict[str, Any], lock: Lock, folder: Path | None) -> Ledger:
     """The ledger of the sweep to go on with, or a new one in a folder of its own, locked."""
+    if config.sweep.launcher != "local":
+        executor()  # which may be missing: better told before there is a folder
     parent = Path(config.outputs_dir) / "sweeps"
     named = parent / config.name if config.name and (parent / config.name).exists() else None
     there = folder or (Path(config.sweep.resume) if config.sweep.resume else named)
@@ -211,13 +229,6 @@ def open_ledger(config: Any, command: dict[str, Any], lock: Lock, folder: Path |
         raise RunError(f"name={name}: {error} was made by another sweep just now", exit_code=73) from error
 
 
-def _at_a_time(places: Sequence[Slot]) -> str:
-    if places[0].gpu is not None:
-        return f"{len(places)} at a time, each on a GPU"
-    threads = places[0].threads
-    return f"{len(places)} at a time" + (f", {threads} thread{'s' if threads > 1 else ''} each" if threads else "")
-
-
 def _status(outcome: Outcome) -> str:
     if outcome.code == 0:
         return "completed"
@@ -226,10 +237,3 @@ def _status(outcome: Outcome) -> str:
     if outcome.code == IN_USE or (outcome.code in INTERRUPTED and outcome.stopped in ("", "interrupted")):
         return "interrupted"
     return "diverged" if outcome.code == DIVERGED else "failed"
-
-
-def _result(row: Row) -> str:
-    column = next((name for name in RESULTS if row[name] is not None), None)
-    if row["cause"] or column is None:
-        return str(row["cause"])
-    return f"{column.replace('_', ' ')} {number(row[column])}, {row['seconds']:.1f} s"

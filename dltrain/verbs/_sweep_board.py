@@ -5,12 +5,16 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.constrain import Constrain
 from rich.live import Live
 
 from dltrain.run.console import Console, number, table
 from dltrain.run.record import last_row
+from dltrain.sweep.slots import Slot
+from dltrain.sweep.summary import RESULTS, Row
 
 REFRESH_SECONDS = 0.5
+ROOM_FOR_AN_ECHO = 3  # of ^C, which on a full line would begin another one and leave the heading behind
 COLUMNS = {
     "job": "right",
     "setting": "left",
@@ -22,10 +26,10 @@ COLUMNS = {
 
 
 class Board:
-    """Shows jobs under way while it is open; `label(job)` names one."""
+    """Shows jobs under way while it is open; `label(job)` names one, `state()` is what stands above them."""
 
-    def __init__(self, console: Console, label: Callable[[Any], str]) -> None:
-        self.console, self.label = console, label
+    def __init__(self, console: Console, label: Callable[[Any], str], state: Callable[[], str]) -> None:
+        self.console, self.label, self.state = console, label, state
         self.live = Live(console=console.terminal, auto_refresh=False, transient=True)
         self.shows = console.terminal.is_terminal
         self.looked = 0.0
@@ -44,7 +48,8 @@ class Board:
             return
         self.looked = time.monotonic()
         rows = [self._line(each) for each in sorted(running, key=lambda each: int(each.job.number))]
-        self.live.update(table("", COLUMNS, rows), refresh=True)
+        shown = Constrain(table(self.state(), COLUMNS, rows), self.console.terminal.width - ROOM_FOR_AN_ECHO)
+        self.live.update(shown if rows else "", refresh=True)
 
     def _line(self, each: Any) -> list[str]:
         row = last_row(each.job.run_folder) or {}
@@ -57,3 +62,19 @@ class Board:
             number(row.get("accuracy")),
             f"{time.monotonic() - each.started:.0f}",
         ]
+
+
+def at_a_time(places: Sequence[Slot]) -> str:
+    """How many jobs run at a time, and on what."""
+    if places[0].gpu is not None:
+        return f"{len(places)} at a time, each on a GPU"
+    threads = places[0].threads
+    return f"{len(places)} at a time" + (f", {threads} thread{'s' if threads > 1 else ''} each" if threads else "")
+
+
+def outcome_of(row: Row) -> str:
+    """Why a job failed, or what it came to."""
+    column = next((name for name in RESULTS if row[name] is not None), None)
+    if row["cause"] or column is None:
+        return str(row["cause"])
+    return f"{column.replace('_', ' ')} {number(row[column])}, {row['seconds']:.1f} s"

@@ -4,14 +4,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.compose import compose, compose_all, parse
+from dltrain.config.compose import Composition, compose_all
 from dltrain.config.errors import ConfigError
 from dltrain.run.folder import read_json
 from dltrain.run.lock import Lock
 from dltrain.run.record import read_rows
+from dltrain.sweep.grid import samples
 from dltrain.sweep.launcher import Outcome
 from dltrain.sweep.ledger import Job, Ledger
 from dltrain.sweep.search import Search
+from dltrain.sweep.summary import label
+from dltrain.verbs._composing import asking, check_shared, compose_jobs, say_asked
 from dltrain.verbs._job import Request, job_key
 from dltrain.verbs._sweep import Sweep, open_ledger
 
@@ -24,21 +27,25 @@ class SearchSweep(Sweep):
     good = ("completed", "pruned")
 
     def __init__(self, ledger: Ledger, search: Search, config: Any, where: dict[str, Any]) -> None:
-        super().__init__(ledger, {}, config)
+        composed = compose_jobs([job.overrides for job in ledger.jobs], **where)
+        super().__init__(ledger, {job.key: each for job, each in zip(ledger.jobs, composed, strict=True)}, config)
         self.search, self.where = search, where
-        for job in ledger.jobs:
-            self._compose(job)
-        self.settings = [self._chosen(job) for job in ledger.jobs]
+        self.settings = [self._chosen(job.overrides) for job in ledger.jobs]
+
+    def go(self) -> int:
+        code = super().go()
+        if self.done == len(self.ledger.jobs) and self.search.is_exhausted:
+            self.console.say("every combination has been tried: the search has ended")
+        return code
 
     @property
     def total(self) -> int:
-        return int(self.search.most)
+        return int(self.search.most) - self.search.repeated
 
     def left(self, waiting: Sequence[Job]) -> int:
         for job in self.ledger.jobs:
             if job not in waiting:
                 self._tell(job)
-        self.search.forget_lost([job.trial for job in self.ledger.jobs])
         return len(waiting) + int(self.search.left())
 
     def requests(self, waiting: Sequence[Job]) -> Iterator[Request]:
@@ -46,12 +53,17 @@ class SearchSweep(Sweep):
         for trial, overrides in self.search.ask():
             composition = compose_all([overrides], **self.where)[0]
             key = str(composition) if isinstance(composition, ConfigError) else job_key(composition)
+            chosen = self._chosen(overrides)
+            if isinstance(composition, Composition) and (earlier := self.search.same_as(trial, key)) is not None:
+                self.console.say(f"{label(chosen)}  was tried: the result of trial {earlier} counts once more")
+                continue
             job = self.ledger.add(key, overrides, trial=trial)
             self.compositions[key] = composition
-            self.settings.append(self._chosen(job))
+            self.settings.append(chosen)
             yield from self.request(job)
 
     def look(self, running: list[Any]) -> None:
+        self.search.show_life()
         for each in running:
             job = self.ledger.jobs[each.job.number]
             rows = read_rows(self.folder / str(job.number))
@@ -74,23 +86,37 @@ class SearchSweep(Sweep):
         """As for a grid; a trial that failed has been told of, and is not tried again."""
         return super().is_finished(job) or job.status in NO_MORE
 
-    def _compose(self, job: Job) -> None:
-        self.compositions[job.key] = compose_all([job.overrides], **self.where)[0]
-
-    def _chosen(self, job: Job) -> dict[str, str]:
-        values = dict(word.split("=", 1) for word in job.overrides)
+    def _chosen(self, overrides: Sequence[str]) -> dict[str, str]:
+        values = dict(word.split("=", 1) for word in overrides)
         return {key: values[key] for key in self.search.space}
 
 
 def search(words: Sequence[str], *, folder: Path | None = None, **where: Any) -> int:
     """Run the trials of a study; 3 where not every one completed or was pruned.
 
-    Raises ConfigError, RunError and WriteError.
+    What a preset asks for is chosen too. Raises ConfigError, RunError and WriteError.
     """
-    config = compose([word for word in words if not parse(word).is_sweep_override()], **where).config
+    sample, given = _sample(words, where), list(words)
+    if sample.sweep:
+        check_shared(sample.sweep)
+        say_asked({asking(sample): sample.sweep})
+        given = [*sample.sweep, *words]
+        sample = _sample(given, where)
+    config = sample.config
     if config.data.val_size == 0:
         raise ConfigError("data.val_size=0: a search needs validation to choose by")
+    asked = Search(given, config)
     with Lock() as lock:
         ledger = open_ledger(config, {"words": list(words), **where}, lock, folder)
-        asked = Search(words, config, ledger.folder, identity=ledger.command["id"])
+        asked.begin(ledger.folder, identity=ledger.command["id"], jobs=[job.trial for job in ledger.jobs])
         return SearchSweep(ledger, asked, config, where).go()
+
+
+def _sample(words: Sequence[str], where: dict[str, Any]) -> Composition:
+    """One of the jobs that the words may come to. Raises ConfigError where a name is unknown, or all are refused."""
+    compositions = compose_all(samples(words), **where)
+    accepted = next((each for each in compositions if isinstance(each, Composition)), None)
+    if accepted is None:
+        assert isinstance(compositions[0], ConfigError)
+        raise compositions[0]
+    return accepted

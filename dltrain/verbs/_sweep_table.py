@@ -23,7 +23,8 @@ from dltrain.sweep.summary import (
     write_csv,
 )
 
-MOST_CAUSES = 20
+MOST_CAUSES, ANY_WIDTH = 20, 10_000
+BESIDE = "the best minus it, 95 % interval"
 
 
 def sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
@@ -33,7 +34,8 @@ def sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
     lines = table_rows(groups)
     write_csv(folder / "sweep.csv", lines)
     several = any(len({row["settings"].get("seed") for row in group.rows}) > 1 for group in groups)
-    console.say(_table_of_groups(groups, column) if several else _table_of_jobs(lines, column))
+    for each in _tables_of_groups(groups, column, console) if several else [_table_of_jobs(lines, column)]:
+        console.say(each)
     _say_causes(console, lines)
     if several:
         _say_how_to_read(console, against_the_best(groups, column))
@@ -67,22 +69,34 @@ def _table_of_jobs(rows: Sequence[Row], column: str) -> Table:
     return table(_title(rows, column), headings | {_heading(name): "right" for name in shown}, cells)
 
 
-def _table_of_groups(groups: Sequence[Group], column: str) -> Table:
+def _tables_of_groups(groups: Sequence[Group], column: str, console: Console) -> list[Table]:
+    """The settings and how the best compares with each; in two tables where the terminal is too narrow for one."""
+    headings, cells, title = _settings(groups, column)
+    verdicts = against_the_best(groups, column)
+    if not verdicts:
+        return [table(title, headings, cells)]
+    beside = ["the best", *map(_against, verdicts)]
+    padded = [*beside, *[""] * (len(groups) - len(beside))]
+    whole = table(title, headings | {BESIDE: "left"}, [[*cell, text] for cell, text in zip(cells, padded, strict=True)])
+    terminal = console.terminal
+    wanted = terminal.measure(whole, options=terminal.options.update(width=ANY_WIDTH)).maximum
+    if not terminal.is_terminal or wanted <= terminal.width:
+        return [whole]
+    compared = [[cell[0], text] for cell, text in zip(cells[1:], beside[1:], strict=False)]
+    return [table(title, headings, cells), table("", {"rank": "right", BESIDE: "left"}, compared)]
+
+
+def _settings(groups: Sequence[Group], column: str) -> tuple[dict[str, str], list[list[str]], str]:
+    """Headings, cells and title of the table of groups."""
     rows = [row for group in groups for row in group.rows]
     wanted = [column, column.replace("val", "test")] if column else RESULTS[2:]
     shown = [name for name in wanted if any(group.values(name) for group in groups)]
-    verdicts = against_the_best(groups, column)
     headings = {"rank": "right", "setting": "left", "seeds": "right", **{_heading(name): "right" for name in shown}}
-    if verdicts:
-        headings["the best minus it, 95 % interval"] = "left"
-    beside = ["the best", *map(_against, verdicts)] if verdicts else []
-    beside += [""] * (len(groups) - len(beside))
     cells = [
-        [str(group.rank or "-"), group.setting, _seeds(group), *(_spread(group, name) for name in shown), text]
-        for group, text in zip(groups, beside, strict=True)
+        [str(group.rank or "-"), group.setting, _seeds(group), *(_spread(group, name) for name in shown)]
+        for group in groups
     ]
-    title = _title(rows, column) + (", mean ± standard deviation over seeds" if shown else "")
-    return table(title, headings, [cell[: len(headings)] for cell in cells])
+    return headings, cells, _title(rows, column) + (", mean ± standard deviation over seeds" if shown else "")
 
 
 def _seeds(group: Group) -> str:

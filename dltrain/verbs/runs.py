@@ -36,15 +36,16 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if flags.yes and not flags.prune:
         raise UsageError("--yes goes with --prune")
     runs, sweeps = listing.read(outputs)
-    everything = [*runs, *(job for sweep in sweeps for job in sweep.jobs)]
+    everything = [*runs, *(job for sweep in sweeps for job in sweep.jobs or [sweep.as_run()])]
     meant = {run.folder for run in _meant(everything, chosen, flags.sort)}
     runs = [run for run in runs if run.folder in meant]
     jobs = {sweep.name: [job for job in sweep.jobs if job.folder in meant] for sweep in sweeps}
+    chosen_sweeps = [sweep for sweep in sweeps if jobs[sweep.name] or sweep.folder in meant]
     if flags.prune:
         from dltrain.verbs._prune import prune
 
-        return prune(outputs, runs, sweeps, jobs, yes=flags.yes)
-    sweeps = [sweep for sweep in sweeps if jobs[sweep.name] or not chosen]
+        return prune(outputs, runs, chosen_sweeps, jobs, yes=flags.yes)
+    sweeps = chosen_sweeps if chosen else sweeps
     every = [*runs, *(job for some in jobs.values() for job in some)]
     if flags.json:
         _print_json(_sorted(every, flags.sort) if flags.sort else every, sweeps)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.compose import Composition, compose, compose_all, parse, shown
+from dltrain.config.compose import Composition, compose, parse, shown
 from dltrain.config.errors import ConfigError, UsageError
 from dltrain.config.hydra_cli import ask
 from dltrain.sweep.grid import expand
+from dltrain.verbs._composing import asking, check_shared, compose_jobs, say_asked
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     where = {
         "config_name": flags.config_name,
         "config_dirs": flags.config_dir,
+        "directory": str(Path.cwd()),
     }
     if flags.multirun and not (flags.info or flags.cfg):
         return run_sweep(words, **where)
@@ -50,7 +52,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         print(shown(composition.config, flags.package), end="")
         return 0
     if composition.sweep:
-        return run_sweep(words, **where)
+        raise ConfigError(f"{asking(composition)} is a sweep of {' '.join(composition.sweep)}: add -m")
     from dltrain.verbs._start import train
 
     config = composition.config
@@ -62,25 +64,37 @@ def run_sweep(words: list[str], *, folder: Path | None = None, more: Sequence[li
 
     With a folder, go on with the sweep in it, also with `more` jobs that it has.
     """
-    for word in words:
-        key = parse(word).key_or_group
-        if parse(word).is_sweep_override() and (key in ("name", "outputs_dir") or key.startswith("sweep.")):
-            raise ConfigError(f"{word}: that is one for all jobs of a sweep")
+    check_shared(words)
     if _searches(words, where):
         from dltrain.verbs._sweep_search import search
 
         return search(words, folder=folder, **where)
-    if not (jobs := expand(words)):
-        raise ConfigError("there is nothing to run: one of the ranges is empty")
-    compositions = compose_all(jobs, **where)
-    asked = [each.sweep if isinstance(each, Composition) else () for each in compositions]
-    if any(asked):
-        jobs = [wider for swept, job in zip(asked, jobs, strict=True) for wider in expand([*swept, *job])]
-        compositions = compose_all(jobs, **where)
+    jobs, compositions = _grid(words, where)
     from dltrain.verbs._sweep import sweep
 
-    jobs, compositions = [*jobs, *more], [*compositions, *compose_all(more, **where)]
+    jobs, compositions = [*jobs, *more], [*compositions, *compose_jobs(more, **where)]
     return sweep(jobs, compositions, folder=folder, words=words, **where)
+
+
+def _grid(words: list[str], where: dict[str, Any]) -> tuple[list[list[str]], list[Composition | ConfigError]]:
+    """Every combination of the values of the command line, and of a preset's that it does not give."""
+    if not (jobs := expand(words)):
+        raise ConfigError("there is nothing to run: one of the ranges is empty")
+    compositions = compose_jobs(jobs, **where)
+    accepted = [each for each in compositions if isinstance(each, Composition)]
+    searching = next((each for each in accepted if each.config.sweep.search == "optuna"), None)
+    if searching:
+        raise ConfigError(
+            f"{asking(searching)} is a search with optuna, which takes one experiment: give it alone, "
+            "or make it a grid with hydra/sweeper=grid"
+        )
+    asked = [each.sweep if isinstance(each, Composition) else () for each in compositions]
+    if any(asked):
+        check_shared(word for words in asked for word in words)
+        jobs = [wider for swept, job in zip(asked, jobs, strict=True) for wider in expand([*swept, *job])]
+        compositions = compose_jobs(jobs, **where)
+        say_asked({asking(each): each.sweep for each in accepted if each.sweep})
+    return jobs, compositions
 
 
 def _searches(words: list[str], where: dict[str, Any]) -> bool:
