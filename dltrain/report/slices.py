@@ -12,6 +12,7 @@ from matplotlib.figure import FigureBase
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from dltrain.report.names import short_values
+from dltrain.report.overlay import COLOURS
 
 Point = tuple[Mapping[str, str], float]
 Panel = Callable[[Axes, str], None]
@@ -22,22 +23,33 @@ LONGEST_CATEGORY, LONGEST_NUMBER = 16, 9
 LETTER = 0.025  # of a panel's width
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples lie apart from one another, however many there are
 BLUE, BLACK = "#0072B2", "#000000"
+MOST_WORDS = 4
 
 
 def panels(results: Sequence[Point]) -> list[Panel]:
     """What to draw of jobs' settings and results: a slice for each of the first four keys, a heat map of a grid."""
     keys = list(dict.fromkeys(key for settings, _ in results for key in settings))
     varied = [key for key in keys if len({settings.get(key) for settings, _ in results}) > 1]
-    found: list[Panel] = [partial(_slice, points=results, key=key) for key in varied[:MOST_KEYS]]
+    sliced = {key: _other(results, varied, key) for key in varied[:MOST_KEYS]}
+    found: list[Panel] = [partial(_slice, points=results, key=key, by=other) for key, other in sliced.items()]
     if len(varied) == 2 and _is_grid(results, *varied):
         found.append(partial(_heat_map, points=results, keys=varied))
     return found
 
 
+def _other(points: Sequence[Point], varied: Sequence[str], key: str) -> str | None:
+    """Where two settings vary and the other one is a choice between few words: that one."""
+    others = [name for name in varied if name != key]
+    if len(others) != 1:
+        return None
+    words = list(_by_value(points, others[0]))
+    return others[0] if len(words) <= MOST_WORDS and _numbers(words) is None else None
+
+
 def draw_slices(figure: FigureBase, drawn: Sequence[Panel], column: str) -> None:
     """Draw the panels side by side."""
     name = column.replace("val_", "validation ").replace("_", " ")
-    figure.suptitle(f"{name} of each completed job, by setting (black: mean)", fontsize=11)
+    figure.suptitle(f"{name} of each completed job, by setting (line: mean)", fontsize=11)
     alone = len(drawn) == 1  # in the middle, for a panel as wide as the page is hard to read
     grid = figure.add_gridspec(1, 3 if alone else len(drawn), width_ratios=[1, 2, 1] if alone else None, wspace=0.06)
     axes = [figure.add_subplot(grid[0, place + alone]) for place in range(len(drawn))]
@@ -46,13 +58,20 @@ def draw_slices(figure: FigureBase, drawn: Sequence[Panel], column: str) -> None
     axes[0].set_ylabel(name)
 
 
-def _slice(axis: Axes, name: str, *, points: Sequence[Point], key: str) -> None:
+def _slice(axis: Axes, name: str, *, points: Sequence[Point], key: str, by: str | None = None) -> None:
     by_value = _by_value(points, key)
     numbers = _numbers(list(by_value))
     if numbers is None:
         _draw_categories(axis, by_value)
+    elif by is None:
+        _draw_numbers(axis, by_value)
+        _tick_numbers(axis, by_value, numbers)
     else:
-        _draw_numbers(axis, by_value, numbers)
+        for word, colour in zip(_by_value(points, by), COLOURS, strict=False):
+            chosen = [(settings, result) for settings, result in points if settings.get(by, "default") == word]
+            _draw_numbers(axis, _by_value(chosen, key), colour=colour, label=f"{by.rpartition('.')[2]}={word}")
+        _tick_numbers(axis, by_value, numbers)
+        axis.legend(frameon=False, fontsize=9)
     axis.set_xlabel(key)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
@@ -75,17 +94,24 @@ def _numbers(texts: Sequence[str]) -> list[float] | None:
     return sorted(numbers) if all(map(math.isfinite, numbers)) else None
 
 
-def _draw_numbers(axis: Axes, by_value: Mapping[str, Sequence[float]], numbers: Sequence[float]) -> None:
-    """Points over a number, on a logarithmic scale where it spans much; the mean where values come again."""
+def _draw_numbers(
+    axis: Axes, by_value: Mapping[str, Sequence[float]], *, colour: str | None = None, label: str | None = None
+) -> None:
+    """Points over a number, and their mean where values come again or a colour tells these from others."""
+    numbers = [float(text) for text in by_value]
     for number, results in zip(numbers, by_value.values(), strict=True):
-        axis.plot([number] * len(results), results, "o", color=BLUE, alpha=0.5, markersize=5, markeredgewidth=0)
-    few = len(numbers) <= MOST_TICKS
-    if sum(map(len, by_value.values())) >= 2 * len(by_value):
+        axis.plot([number] * len(results), results, "o", color=colour or BLUE, alpha=0.5, ms=5, mew=0)
+    if colour or sum(map(len, by_value.values())) >= 2 * len(by_value):
         means = [fmean(results) for results in by_value.values()]
-        axis.plot(numbers, means, color=BLACK, marker="_" if few else "", markersize=12)
+        few = len(numbers) <= MOST_TICKS
+        axis.plot(numbers, means, color=colour or BLACK, marker="_" if few else "", markersize=12, label=label)
+
+
+def _tick_numbers(axis: Axes, by_value: Mapping[str, Sequence[float]], numbers: Sequence[float]) -> None:
+    """A logarithmic scale where numbers span much, and a tick each where they are few."""
     if numbers[0] > 0 and numbers[-1] > WIDE * numbers[0]:
         axis.set_xscale("log")
-    if few:
+    if len(numbers) <= MOST_TICKS:
         texts = list(short_values(list(by_value), LONGEST_NUMBER).values())
         kept = _apart([math.log(number) for number in numbers] if axis.get_xscale() == "log" else numbers, texts)
         axis.xaxis.set_major_locator(FixedLocator([numbers[place] for place in kept]))
