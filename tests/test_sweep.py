@@ -205,7 +205,7 @@ def troubled(request: _job.Request, slot: Slot) -> int:
 
 def test_a_dozen_jobs_of_which_five_are_in_trouble(monkeypatch, capsys):
     monkeypatch.setattr(_sweep, "run_job", troubled)
-    code, lines = sweep(ONE_THREAD, "seed=range(12)", "sweep.timeout=12", "sweep.keep=all", "trainer.grace_seconds=1")
+    code, lines = sweep(ONE_THREAD, "seed=range(12)", "sweep.timeout=20", "sweep.keep=all", "trainer.grace_seconds=1")
     assert code == 3
     status = {int(line["seed"]): line["status"] for line in lines}
     assert status == {
@@ -217,7 +217,7 @@ def test_a_dozen_jobs_of_which_five_are_in_trouble(monkeypatch, capsys):
     assert cause[1] == "ValueError: on purpose"
     assert cause[2] == "exit code 3"
     assert "SIGKILL" in cause[3]
-    assert cause[4] == "timeout: no end within 12 s"
+    assert cause[4] == "timeout: no end within 20 s"
     assert "not finite" in cause[5]
     assert all(line["val_accuracy"] for line in lines if line["status"] == "completed")
     shown = capsys.readouterr().out

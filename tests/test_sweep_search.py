@@ -247,7 +247,7 @@ def test_a_study_of_ones_own_forgets_at_once_what_a_kill_left():
     [
         (["optim.lrr=interval(0.1,1)"], "unknown key optim.lrr"),
         (["optim=sgd,nothing"], "nothing"),
-        (["optim.lr=interval(-2,-1)"], "optim.lr=-2: must be above 0"),
+        (["optim.lr=interval(-2,-1)"], "optim.lr=-2.0: must be above 0"),
         (["model=glob(m*)"], "glob is not offered"),
         ([RATES, "sweep.sampler=grid"], "needs values or a range"),
         ([RATES, "hydra/launcher=submitit_local"], "dltrain[slurm]"),
