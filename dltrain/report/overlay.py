@@ -20,6 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKS = ("o", "s", "D", "^", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.")
 COLOURED = 10
+MOST_MARKS = 15  # on a curve
 GREY = "#B8B8B8"
 FEW = 8  # runs whose steps within epochs can be seen apart
 SHORT = 2  # epochs, the ends of which are too few to see a course
@@ -77,11 +78,15 @@ def _draw_setting(axis: Axes, curves: Sequence[Line], place: int, label: str) ->
     colour, nearer = COLOURS[place % len(COLOURS)], 2 + COLOURED - place
     if len(curves) > 1:
         for curve in curves:
-            axis.plot(*curve, color=colour, alpha=0.4, linewidth=0.8, marker=".", markersize=3, zorder=nearer)
+            few = len(curve[0]) <= 2 * MOST_MARKS
+            axis.plot(*curve, color=colour, alpha=0.4, lw=0.8, marker="." if few else "", markersize=3, zorder=nearer)
+    epochs, means = _mean(curves)
     axis.plot(
-        *_mean(curves),
+        epochs,
+        means,
         color=colour,
         marker=MARKS[place % len(MARKS)],
+        markevery=max(1, len(epochs) // MOST_MARKS),
         linestyle=DASHES[place // len(COLOURS) % len(DASHES)],
         markersize=5,
         linewidth=1.8,

@@ -12,7 +12,7 @@ from matplotlib.figure import FigureBase
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from dltrain.report.names import short_values
-from dltrain.report.overlay import COLOURS
+from dltrain.report.overlay import COLOURED, COLOURS, GREY, MARKS
 
 Point = tuple[Mapping[str, str], float]
 Panel = Callable[[Axes, str], None]
@@ -35,6 +35,24 @@ def panels(results: Sequence[Point]) -> list[Panel]:
     if len(varied) == 2 and _is_grid(results, *varied):
         found.append(partial(_heat_map, points=results, keys=varied))
     return found
+
+
+def gap(pairs: Sequence[Sequence[tuple[float, float]]], name: str) -> Panel:
+    """What each job reached in training against what it reached in validation, by setting, the best setting first."""
+    return partial(_gap, pairs=pairs, word=name.rpartition("_")[2])
+
+
+def _gap(axis: Axes, name: str, *, pairs: Sequence[Sequence[tuple[float, float]]], word: str) -> None:
+    for place, setting in reversed([*enumerate(pairs)]):
+        told = place < COLOURED
+        colour = COLOURS[place % len(COLOURS)] if told else GREY
+        axis.plot(*zip(*setting, strict=True), MARKS[place % len(MARKS)], color=colour, markersize=6, alpha=0.8, mew=0)
+    limits = [min(axis.get_xlim()[0], axis.get_ylim()[0]), max(axis.get_xlim()[1], axis.get_ylim()[1])]
+    axis.plot(limits, limits, color=GREY, linewidth=1, zorder=0)
+    axis.set(xlabel=f"training {word}", xlim=limits, ylim=limits)
+    axis.set_title("the further from the line, the more over-fitted", fontsize=9)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _other(points: Sequence[Point], varied: Sequence[str], key: str) -> str | None:

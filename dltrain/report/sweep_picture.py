@@ -1,6 +1,6 @@
 """sweep.png and sweep.svg: the curves of a sweep's settings, and below them what each setting did to the result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,13 @@ from matplotlib.figure import Figure, FigureBase
 from dltrain.report import names
 from dltrain.report.curves import save
 from dltrain.report.overlay import COLOURED, Curves, draw_overlay
-from dltrain.report.slices import draw_slices, panels
+from dltrain.report.slices import draw_slices, gap, panels
 from dltrain.run.folder import RunError
 from dltrain.run.record import read_rows
 
 Row = dict[str, Any]
 WIDTH, HEIGHT = 13.0, 4.2
+MOST_PANELS = 4
 
 
 def draw_sweep(groups: Mapping[str, Sequence[Row]], folder: Path, *, column: str) -> list[Path]:
@@ -28,6 +29,9 @@ def draw_sweep(groups: Mapping[str, Sequence[Row]], folder: Path, *, column: str
     if not any(runs for _, runs in curves):
         return []
     below = panels([(_settings(row), row[column]) for row in completed if row.get(column) is not None])
+    pairs = _pairs(groups.values(), column)
+    if below and len(below) < MOST_PANELS and len(pairs) > 1:
+        below.append(gap(pairs, column))
     figure = Figure(figsize=(WIDTH, HEIGHT * (2 if below else 1)), layout="constrained")
     top: FigureBase = figure
     if below:
@@ -36,6 +40,14 @@ def draw_sweep(groups: Mapping[str, Sequence[Row]], folder: Path, *, column: str
     finished = sum(any(row["status"] == "completed" for row in group) for group in groups.values())
     draw_overlay(top, curves, coloured=min(COLOURED, finished or len(curves)))
     return save(figure, folder, "sweep")
+
+
+def _pairs(groups: Iterable[Sequence[Row]], column: str) -> list[list[tuple[float, float]]]:
+    """A number of training and the one of validation, of each completed job, by setting."""
+    trained = column.replace("val_", "train_")
+    found = [[(row.get(trained), row.get(column)) for row in group if row["status"] == "completed"] for group in groups]
+    whole = [[(x, y) for x, y in group if x is not None and y is not None] for group in found]
+    return [group for group in whole if group]
 
 
 def _curves(groups: Sequence[Sequence[Row]], folder: Path) -> Curves:
