@@ -27,15 +27,15 @@ def cross_entropy(*, num_classes: int, label_smoothing: float = 0.0) -> Loss:
 
 
 def mse(*, half: bool = False) -> Loss:
-    """Mean squared error over all entries of outputs (batch, outputs) and targets of that shape.
+    """Mean squared error over all entries of outputs (batch, outputs, ...) and targets of that shape.
 
-    Targets that are class indices (batch,) count as one-hot vectors. `half` halves it, as the course notes do, so that
-    its gradient is the error itself.
+    Targets that are class indices (batch, ...) count as one-hot vectors. `half` halves it, as the course notes do, so
+    that its gradient is the error itself.
     """
     factor = 0.5 if half else 1.0
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        wanted = F.one_hot(targets, outputs.shape[1]) if targets.ndim < outputs.ndim else targets
+        wanted = F.one_hot(targets, outputs.shape[1]).movedim(-1, 1) if targets.ndim < outputs.ndim else targets
         return factor * F.mse_loss(outputs, wanted.to(outputs.dtype))
 
     return loss

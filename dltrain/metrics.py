@@ -1,10 +1,23 @@
-"""What is counted beside the loss."""
+"""What is measured beside the loss."""
 
+import math
+import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-Measure = Callable[[Tensor, Tensor], Tensor]
+Sum = Callable[[Tensor, Tensor], Tensor]
+LARGEST_EXPONENT = math.log(sys.float_info.max)
+
+
+class Measure(NamedTuple):
+    """A sum over a batch's examples of (outputs, targets), and what rows show of its mean over all examples."""
+
+    sum: Sum
+    shown: Callable[[float], float] = float
 
 
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
@@ -16,9 +29,42 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
     return (logits.argmax(dim=1) == labels).sum()
 
 
-MEASURES: dict[str, Measure] = {"accuracy": correct}
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log q(target) in nats, a mean over an example's tokens and a sum over the batch.
+
+    Logits are (batch, classes, ...); targets are class indices (batch, ...) or probabilities as the logits. Unlike a
+    loss it knows of no smoothing and no penalty.
+    """
+    return F.cross_entropy(_at_least_float32(logits), targets) * len(logits)
 
 
-def measure(name: str) -> Measure:
-    """What rows show under a name: a sum over a batch of (outputs, targets)."""
-    return MEASURES[name]
+def entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-sum p log p in nats of the predicted distributions, a mean over an example's tokens and a sum over the batch.
+
+    Logits are (batch, classes, ...).
+    """
+    probabilities = _at_least_float32(logits).softmax(1)
+    each: Tensor = torch.special.entr(probabilities)
+    return each.sum(1).mean() * len(logits)
+
+
+def perplexity(nats: float) -> float:
+    """Exp of a mean cross-entropy: among how many tokens, all as likely, one would guess as badly."""
+    return math.exp(nats) if nats < LARGEST_EXPONENT else math.inf
+
+
+def bits(nats: float) -> float:
+    """The same information in bits."""
+    return nats / math.log(2)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+MEASURES: dict[str, Measure] = {
+    "accuracy": Measure(correct),
+    "perplexity": Measure(cross_entropy, perplexity),
+    "bits": Measure(cross_entropy, bits),
+    "entropy": Measure(entropy),
+}

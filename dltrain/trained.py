@@ -1,6 +1,7 @@
 """`dltrain.load(RUN)`: a finished run in Python, from its folder alone."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from dltrain import models
 from dltrain.components import make
-from dltrain.data.preparation import Pixels, Preparation, restored
+from dltrain.data.preparation import Pixels, Preparation, Tokens, restored
 from dltrain.run import checkpoint
 from dltrain.run.folder import RunError, find
 from dltrain.run.record import Row, read_rows
@@ -38,12 +39,50 @@ class Trained:
         """What the model makes of inputs that are as the data set's were.
 
         Images are uint8 (N, H, W) or (N, C, H, W) of any size, vectors (N, features). Where there are classes these
-        are probabilities (N, classes), else numbers (N, outputs) in the unit of the data set's targets.
+        are probabilities (N, classes), else numbers (N, outputs) in the unit of the data set's targets. Texts are
+        tokens int64 (N, T) of any length, by their places in `class_names`, the vocabulary, and lead to probabilities
+        (N, vocabulary, T) of each next one.
         Raises ValueError for inputs of another type, shape or number of channels.
         """
-        stored = self._pixels(inputs) if isinstance(self.preparation, Pixels) else self._vectors(inputs)
+        kinds = {Pixels: self._pixels, Tokens: self._tokens}
+        stored = kinds.get(type(self.preparation), self._vectors)(inputs)
         outputs = torch.cat([self.model(self.preparation.inputs(part)) for part in stored.split(256)])
         return outputs.softmax(1) if self.class_names else self.preparation.outputs(outputs)
+
+    @torch.inference_mode()
+    def generate(self, prompt: str, *, length: int = 100, temperature: float = 1.0, seed: int = 0) -> str:
+        """The prompt and `length` more tokens, each drawn from what the model makes of the window before it.
+
+        A temperature below 1 favours the likely tokens; 0 always takes the likeliest. The text is a function of the
+        arguments. Raises ValueError where no text was learned, and for tokens that are not in the vocabulary.
+        """
+        if not isinstance(self.preparation, Tokens):
+            raise ValueError(f"{self.config.model.name} on {self.config.data.name} has learned no text")
+        if length < 0 or not 0 <= temperature < math.inf:
+            raise ValueError(f"length and temperature must be 0 or more, not {length} and {temperature}")
+        (window,) = self.facts["input_shape"]
+        numbers = self._numbers(self.preparation.split(prompt))
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(length):
+            logits = self.model(torch.tensor([numbers[-window:]]))[0, :, -1]
+            numbers.append(_drawn(logits, temperature, generator))
+        return self.preparation.join([self.class_names[number] for number in numbers])
+
+    def _numbers(self, tokens: list[str]) -> list[int]:
+        """The places of tokens in the vocabulary."""
+        places = {token: place for place, token in enumerate(self.class_names)}
+        if unknown := [token for token in dict.fromkeys(tokens) if token not in places]:
+            known = ", ".join(map(repr, self.class_names[:40])) + (", ..." if len(self.class_names) > 40 else "")
+            raise ValueError(f"the training text has no {' or '.join(map(repr, unknown))}; it has {known}")
+        if not tokens:
+            raise ValueError("the prompt is empty, and there must be something to go on from")
+        return [places[token] for token in tokens]
+
+    def _tokens(self, inputs: Tensor | np.ndarray) -> Tensor:
+        tokens = torch.as_tensor(inputs)
+        if tokens.ndim != 2 or tokens.dtype != torch.int64:
+            raise ValueError(f"tokens must be int64 (N, T), not {tokens.dtype} {tuple(tokens.shape)}")
+        return tokens
 
     def _vectors(self, inputs: Tensor | np.ndarray) -> Tensor:
         vectors = torch.as_tensor(inputs, dtype=torch.float32)
@@ -84,6 +123,13 @@ def load(run: str | Path, *, outputs_dir: str | Path = "outputs") -> Trained:
         preparation=restored(state["preprocessing"]),
         facts=state["model_facts"],
     )
+
+
+def _drawn(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
+    """The number of a token, by logits (vocabulary,)."""
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits.double() / temperature).softmax(0), 1, generator=generator))
 
 
 def _chosen(parent: Path) -> Path:

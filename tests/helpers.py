@@ -34,6 +34,11 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def models_of_images() -> list[str]:
+    """The networks, without those that read other data alone."""
+    return [name for name in options("model") if name != "ngram"]
+
+
 def train(*overrides: str, name: str = "run", expected: int = 0) -> Path:
     """Run `dltrain` on little images and return the run folder."""
     return run(*LITTLE, *overrides, name=name, expected=expected)

@@ -46,6 +46,8 @@ def test_a_command_runs(line):
     expected = 78 if "78" in line_of(line) else 0
     for name in words[1:] if words[0] == "diff" else words[1:2] if words[0] == "resume" else ():
         assert main([*on_little_data(["model=mlp"]), f"name={name}"]) == 0
+    if words[:1] == ["predict"]:
+        assert main([*on_little_data(["data=text", "data.path=README.md"]), f"name={words[1]}"]) == 0
     assert main(words if plain else on_little_data(words)) == expected
 
 

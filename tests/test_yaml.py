@@ -35,6 +35,8 @@ COMPANIONS = {  # keys of the whole group, of which an option brings other value
     "data/csv": {"val_size", "monitor"},
     "data/image_folder": {"val_size"},
     "data/linear_synthetic": {"val_size", "monitor"},
+    "data/text": {"batch_size", "val_size", "monitor"},
+    "data/markov_text": {"batch_size", "val_size", "monitor"},
 }
 DEVIATIONS: dict[tuple[str, str], tuple[Any, str]] = {  # from the callable's own defaults
     ("optim/sgd", "lr"): (0.01, "the notes' default"),

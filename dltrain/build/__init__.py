@@ -56,12 +56,12 @@ def build(config: DictConfig) -> Run:
     configure(device, **{key: config.device[key] for key in ("threads", "tf32", "deterministic")})
     supply = Supply(config, trainer)
     served = supply.served
-    precision = Precision(_precision(config, device, supply.facts), device)
     schedule = make(schedules, config.schedule)
     _check_validation(trainer, schedule, supply)
 
     model = make_model(config, served)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
+    precision = Precision(_precision(config, device, supply.facts, model), device)
     best = best_memory_format(model, device, precision=precision.name)
     memory_format = MEMORY_FORMATS.get(config.device.memory_format, best)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -101,7 +101,8 @@ def _engine(
         model,
         optimizer,
         loss=make(losses, config.loss, **served.facts),
-        metrics={name: metrics.measure(name) for name in served.measures},
+        metrics={name: metrics.MEASURES[name].sum for name in served.measures},
+        shown={name: metrics.MEASURES[name].shown for name in served.measures},
         schedule=lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs),
         precision=precision,
         penalty=losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on),
@@ -151,11 +152,15 @@ def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, sup
         raise ConfigError(f"{follower} follows the validation split, and data.val_size=0 leaves none")
 
 
-def _precision(config: DictConfig, device: torch.device, facts: Facts) -> str:
-    """The chosen one, or the fastest of this device; numbers to be met need more digits than bfloat16 has."""
+def _precision(config: DictConfig, device: torch.device, facts: Facts, model: nn.Module) -> str:
+    """The chosen one, or the fastest of this device.
+
+    Numbers to be met need more digits than bfloat16 has; what it does to recurrences has not been measured.
+    """
     if config.device.precision != "auto":
         return str(config.device.precision)
-    return fastest(device) if facts.num_classes else "fp32"
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    return fastest(device) if facts.num_classes and not recurrent else "fp32"
 
 
 def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: Facts) -> list[str]:
@@ -175,4 +180,4 @@ def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: F
         (config.data.val_size == "train", "validation is on the training examples: no held-out estimate"),
         (facts.num_examples["val"] == 0, "there is no validation split: the last weights count"),
     )
-    return [words for holds, words in notes if holds]
+    return [*facts.notes, *(words for holds, words in notes if holds)]

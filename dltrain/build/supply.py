@@ -46,9 +46,10 @@ class Supply:
         self, *, device: torch.device, memory_format: torch.memory_format
     ) -> tuple[dict[str, Batches], Preparation]:
         """Decode the data into batches of every split that has examples, and how these are made of what is stored."""
-        examples = split_examples(self.dataset.load(), **self._split_keywords(), seed=self.config.seed)
+        how: dict[str, Any] = {"contiguous": self.facts.contiguous, "seed": self.config.seed}
+        examples = split_examples(self.dataset.load(), **self._split_keywords(), **how)
         preparation = self.facts.preparation(examples["train"], {**self.config.data, "memory_format": memory_format})
-        how: dict[str, Any] = {"prepare": preparation, "seed": self.config.seed, "device": device}
+        how = {"prepare": preparation, "seed": self.config.seed, "device": device}
         how["workers"] = self._workers(device)
         batches = {split: self._batches(split, part, how) for split, part in examples.items() if len(part.targets)}
         assert len(batches["train"]) == self.steps_per_epoch
@@ -60,11 +61,13 @@ class Supply:
             limit = getattr(trainer, f"limit_{split}_batches")
             return Batches(part.inputs, part.targets, **how, batch_size=self.batch_size, limit=limit)
         most_examples = None if trainer.overfit_batches else (trainer.limit_train_batches or 0) * self.batch_size
+        batch_size = self.batch_size * trainer.accumulate
         return Batches(
             part.inputs,
             part.targets,
             **how,
-            batch_size=self.batch_size * trainer.accumulate,
+            batch_size=batch_size,
+            sequence=self.facts.sequence(len(part.targets), batch_size=batch_size),
             shuffle=self.config.data.shuffle,
             augment=self.augmentation,
             limit=self.steps_per_epoch,

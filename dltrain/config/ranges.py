@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ Decay = Annotated[float, Range(minimum=0, below=1)]
 OWN: dict[str, Any] = {
     "model.hidden_sizes": list[Count],
     "model.dropout": Decay,
+    "model.embedding": Count | Literal["one_hot"],
     "optim.momentum": Decay,
     "optim.betas": list[Decay],
     "loss.label_smoothing": Share,

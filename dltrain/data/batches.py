@@ -21,7 +21,8 @@ class Batches:
 
     They are kept there or, with `workers`, in host memory, from which so many processes gather them (0: this one);
     the batches are the same. A batch is gathered, augmented (images) and prepared. The last partial batch is served;
-    one of a single example joins the batch before, which batch norm needs. `limit` is a count of batches,
+    one of a single example joins the batch before, which batch norm needs. What is not shuffled is served as
+    `sequence` lists it, or as it is stored. `limit` is a count of batches,
     `most_examples` of examples, and with `overfit` the first so many of epoch 0 take turns in every epoch.
     """
 
@@ -36,6 +37,7 @@ class Batches:
         workers: int | None = None,
         seed: int = 0,
         shuffle: bool = False,
+        sequence: Tensor | None = None,
         augment: Augment | None = None,
         limit: int | None = None,
         most_examples: int | None = None,
@@ -49,6 +51,7 @@ class Batches:
         self.prepare = prepare
         self.seed = seed
         self.shuffle = shuffle
+        self.sequence = sequence
         self.augment = augment
         self.overfit = overfit
         self.bounds = batch_bounds(min(self.count, most_examples or self.count), batch_size=batch_size)
@@ -88,7 +91,7 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor | None:
         if not self.shuffle:
-            return None
+            return self.sequence
         # Drawn on the CPU, so that every device sees the same order.
         generator = Generator().manual_seed(mix(self.seed, epoch))
         return torch.randperm(self.count, generator=generator)

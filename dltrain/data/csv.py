@@ -55,7 +55,7 @@ def csv(
         if count is not None and count < least:
             raise ValueError(f"data.{key}={count}: must be {least} or more")
     return Table(
-        File(_found(path), separator=separator, header=header, target=target, classes=target_kind == "class"),
+        File(found(path), separator=separator, header=header, target=target, classes=target_kind == "class"),
         rows=rows,
         test_size=test_size,
         of_file=statistics == "file",
@@ -202,7 +202,7 @@ class Table(Dataset):
         return Features(*of_vectors(self.file.features()), *targets)
 
 
-def _found(path: str) -> Path:
+def found(path: str) -> Path:
     """A path from the working directory or, where it is not there, from the folder that holds `conf/`."""
     given = Path(path).expanduser()
     return given if given.exists() or not (CHECKOUT / given).exists() else CHECKOUT / given

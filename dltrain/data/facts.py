@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from .preparation import Features, Pixels, Preparation
+from .preparation import Features, Pixels, Preparation, Tokens
 from .statistics import mean_and_deviation, of_vectors
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Facts(ABC):
     num_examples: dict[str, int]
     class_names: tuple[str, ...] = ()
     noun: ClassVar[str] = "rows"
+    contiguous: ClassVar[bool] = False  # whether neighbours belong together: the end of the training part validates
     idle_settings: ClassVar[tuple[str, ...]] = ("image_size", "classes", "resident_limit", "workers")
 
     @property
@@ -43,6 +45,15 @@ class Facts(ABC):
     @abstractmethod
     def preparation(self, train: Examples, settings: Mapping[str, Any]) -> Preparation:
         """What is stored made into what a model sees, by statistics of the training examples alone."""
+
+    def sequence(self, count: int, *, batch_size: int) -> Tensor | None:
+        """The order of so many training examples where they are not shuffled; None: as they are stored."""
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the data before a run."""
+        return ()
 
     @property
     def num_bytes(self) -> int:
@@ -127,3 +138,53 @@ class VectorFacts(Facts):
         how = {"standardize": settings["standardize"]}
         numbers = self.standardize_target and not self.num_classes
         return Features(*of_vectors(train.inputs, **how), *(of_vectors(train.targets, **how) if numbers else ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFacts(Facts):
+    """Of windows of tokens int64 (N, length), with the token that follows each as the target; names are the vocabulary.
+
+    `entropy_rate` is that of the source in nats a token, where it is known.
+    """
+
+    length: int
+    tokens: Tokens
+    entropy_rate: float | None = None
+    noun: ClassVar[str] = "windows"
+    contiguous: ClassVar[bool] = True
+    idle_settings: ClassVar[tuple[str, ...]] = (*Facts.idle_settings, "standardize")
+
+    @property
+    def num_classes(self) -> int:
+        """0: a window belongs to no class."""
+        return 0
+
+    @property
+    def example_bytes(self) -> int:
+        return 8 * self.length
+
+    def served(self, settings: Mapping[str, Any]) -> Served:
+        return Served(
+            input_shape=(self.length,),
+            output_shape=(len(self.class_names), self.length),
+            facts={"num_classes": len(self.class_names)},
+            dtype=torch.int64,
+            measures=("perplexity", "bits", "entropy"),
+        )
+
+    def preparation(self, train: Examples, settings: Mapping[str, Any]) -> Tokens:
+        return self.tokens
+
+    def sequence(self, count: int, *, batch_size: int) -> Tensor:
+        """Row j of a batch goes on where row j of the batch before ended; the text's end is the last, partial batch."""
+        steps = count // batch_size
+        whole = torch.arange(steps * batch_size).view(batch_size, steps).T.flatten()
+        return torch.cat([whole, torch.arange(len(whole), count)])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        words = f"windows of {self.length} tokens out of a vocabulary of {len(self.class_names)} ({self.tokens.level}s)"
+        if self.entropy_rate is None:
+            return (words,)
+        least = f"on a long text no perplexity is below {math.exp(self.entropy_rate):.4f}"
+        return words, f"the source's entropy rate is {self.entropy_rate:.4f} nats a token: {least}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,6 +11,8 @@ import torch
 from torch import Tensor
 
 from .resize import resize, resize_matrix
+
+WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
 
 
 class Preparation(Protocol):
@@ -120,7 +124,27 @@ class AsStored:
         return {"kind": "as_stored"}
 
 
-KINDS: dict[str, Any] = {"pixels": Pixels, "features": Features, "as_stored": AsStored}
+@dataclass
+class Tokens(AsStored):
+    """Text as tokens, by their numbers in a vocabulary: characters, or words and punctuation marks."""
+
+    level: str = "char"
+    lower: bool = False
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text."""
+        text = text.lower() if self.lower else text
+        return list(text) if self.level == "char" else WORD.findall(text)
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """A text of tokens, words with spaces between them."""
+        return ("" if self.level == "char" else " ").join(tokens)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "tokens", "level": self.level, "lower": self.lower}
+
+
+KINDS: dict[str, Any] = {"pixels": Pixels, "features": Features, "as_stored": AsStored, "tokens": Tokens}
 
 
 def restored(state: dict[str, Any]) -> Preparation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,11 +50,13 @@ def split_examples(
     val_size: ValSize = 0,
     train_size: int | None = None,
     classes: Sequence[int] | None = None,
+    contiguous: bool = False,
     seed: int = 0,
 ) -> dict[str, Examples]:
     """The examples of train, val and test, no input copied, with labels renumbered in the order of `classes`."""
     train = parts["train"]
-    chosen = split(train.targets, val_size=val_size, train_size=train_size, classes=classes, seed=seed)
+    how: dict[str, Any] = {"val_size": val_size, "train_size": train_size, "classes": classes}
+    chosen = split(train.targets, **how, contiguous=contiguous, seed=seed)
     others = {
         part: _take(each, keep(each.targets, classes), classes) for part, each in parts.items() if part != "train"
     }
@@ -67,15 +69,20 @@ def split(
     val_size: ValSize = 0,
     train_size: int | None = None,
     classes: Sequence[int] | None = None,
+    contiguous: bool = False,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Ascending indices into the training part for train and val, which are the same where `val_size` is "train".
 
-    Validation examples are drawn first, so that they are the same for every `train_size`.
+    Validation examples are drawn first, so that they are the same for every `train_size`. Where neighbours belong
+    together (`contiguous`), they are the last ones and nothing is drawn.
     """
     kept = keep(labels, classes)
     count = _count_train(len(kept), val_size=val_size, train_size=train_size)
     held = _held_out(val_size)
+    if contiguous:
+        held_out, rest = kept[len(kept) - held :], kept[:count]
+        return {"train": rest, "val": rest if val_size == "train" else held_out}
     drawn = kept[np.random.default_rng([seed, SPLIT_STREAM]).permutation(len(kept))]
     train = np.sort(drawn[held : held + count])
     return {"train": train, "val": train if val_size == "train" else np.sort(drawn[:held])}

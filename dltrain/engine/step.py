@@ -22,11 +22,11 @@ Batch = tuple[Tensor, Tensor]
 class Engine:
     """Takes steps on a model.
 
-    `loss(logits, targets)` is the mean over a batch; a metric is a sum over its examples. `schedule(step)` multiplies
-    every group's initial rate. A batch is computed in parts of `microbatch` examples, whose gradients add up to the
-    whole batch's; with `splits`, one that does not fit into memory is computed in smaller parts.
-    `penalty()` is added to the loss. Dropout and the like draw from the device's default generator, seeded anew from
-    (seed, step), so that a step does not depend on what ran before it.
+    `loss(logits, targets)` is the mean over a batch; a metric is a sum over its examples, and rows show what `shown`
+    makes of its mean. `schedule(step)` multiplies every group's initial rate. A batch is computed in parts of
+    `microbatch` examples, whose gradients add up to the whole batch's; with `splits`, one that does not fit into memory
+    is computed in smaller parts. `penalty()` is added to the loss. Dropout and the like draw from the device's default
+    generator, seeded anew from (seed, step), so that a step does not depend on what ran before it.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Engine:
         *,
         loss: Callable[[Tensor, Tensor], Tensor],
         metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+        shown: Mapping[str, Callable[[float], float]] | None = None,
         schedule: Callable[[int], float],
         precision: Precision,
         penalty: Callable[[], Tensor] | None = None,
@@ -48,8 +49,8 @@ class Engine:
     ) -> None:
         self.model, self.optimizer, self.precision = model, optimizer, precision
         self.loss, self.metrics, self.schedule, self.penalty = loss, dict(metrics), schedule, penalty
-        self.clip_norm, self.clip_value, self.microbatch, self.seed = clip_norm, clip_value, microbatch, seed
-        self.splits = splits
+        self.clip_norm, self.clip_value, self.seed, self.shown = clip_norm, clip_value, seed, shown
+        self.microbatch, self.splits = microbatch, splits
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.buffers = list(model.buffers())
         self.device = self.parameters[0].device
@@ -57,15 +58,12 @@ class Engine:
         self.fused = bool(optimizer.defaults.get("fused"))
         if self.device.type == "cuda" and not self.fused:
             be_capturable(optimizer)
-        self.guard = Guard()
-        self.updated = False
+        self.guard, self.updated = Guard(), False
         self.initial_rates = [group["lr"] for group in optimizer.param_groups]
-        self.multiplier = 1.0
-        self.execution = "eager"
+        self.multiplier, self.execution = 1.0, "eager"
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if ema else None
         self.decay = ema or 0.0
-        names = ["loss", *self.metrics]
-        self.window, self.epoch = Totals(names, self.device), Totals(names, self.device)
+        self.window, self.epoch = self._totals(), self._totals()
         self.last_loss = torch.zeros((), dtype=at_least_float32(self.parameters[0].dtype), device=self.device)
 
     @property
@@ -190,7 +188,11 @@ class Engine:
         return loss if self.penalty is None else loss + self.penalty()
 
     def _sums(self, loss: Tensor, logits: Tensor, targets: Tensor) -> list[Tensor]:
-        return [loss * len(logits), *(metric(logits, targets) for metric in self.metrics.values())]
+        sums = {metric: metric(logits, targets) for metric in set(self.metrics.values())}  # each once
+        return [loss * len(logits), *(sums[metric] for metric in self.metrics.values())]
+
+    def _totals(self) -> Totals:
+        return Totals(["loss", *self.metrics], self.device, self.shown)
 
     @contextmanager
     def evaluating(self) -> Iterator[Totals]:
@@ -198,7 +200,7 @@ class Engine:
         self.model.eval()
         try:
             with torch.inference_mode():
-                yield Totals(["loss", *self.metrics], self.device)
+                yield self._totals()
         finally:
             self.model.train()
 

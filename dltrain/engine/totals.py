@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +15,11 @@ class Totals:
     Steps whose loss or gradient was not finite are counted and kept out of the sums.
     """
 
-    def __init__(self, names: list[str], device: torch.device) -> None:
-        self.names = names
+    def __init__(
+        self, names: list[str], device: torch.device, shown: Mapping[str, Callable[[float], float]] | None = None
+    ) -> None:
+        """`shown` makes of a mean what is read under its name, which is the mean itself where it has nothing."""
+        self.names, self.shown = names, shown or {}
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(len(names) + 2, dtype=dtype, device=device)
         self.start = time.perf_counter()
@@ -38,15 +42,19 @@ class Totals:
         self.sums += other.sums
 
     def read(self) -> dict[str, Any]:
-        """Means by name, `images_per_second`, and `nonfinite_steps` where there were any. Waits for the device."""
+        """What is shown of the means, `images_per_second`, and `nonfinite_steps` where there were any.
+
+        Waits for the device.
+        """
         *sums, examples, nonfinite = self.sums.tolist()
         seconds = time.perf_counter() - self.start
         means = {
-            name: value / examples if examples and math.isfinite(value) else None
+            name: self.shown.get(name, float)(value / examples) if examples else math.nan
             for name, value in zip(self.names, sums, strict=True)
         }
+        numbers = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
         rate = {"images_per_second": examples / seconds}
-        return {**means, **rate, **({"nonfinite_steps": int(nonfinite)} if nonfinite else {})}
+        return {**numbers, **rate, **({"nonfinite_steps": int(nonfinite)} if nonfinite else {})}
 
     def nonfinite(self) -> int:
         """Steps whose loss or gradient was not finite. Waits for the device."""

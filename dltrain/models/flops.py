@@ -34,6 +34,11 @@ class TrainingFlops(TorchDispatchMode):
         elif name in MATRIX_PRODUCTS:
             left, right = args[MATRIX_PRODUCTS[name] :][:2]
             self._add(output.numel() * left.shape[-1], left, right)
+        elif name == "mkldnn_rnn_layer":  # a layer of an LSTM on a CPU: times, batch and inputs, then two weights
+            sequences, of_inputs, of_states = args[:3]
+            times = sequences.shape[0] * sequences.shape[1]
+            self._add(times * of_inputs.numel(), sequences, of_inputs)
+            self._add(times * of_states.numel(), of_states, of_states)
         elif name.startswith("_scaled_dot_product"):
             query, key, value = args[:3]
             weights = query.numel() // query.shape[-1] * key.shape[-2]

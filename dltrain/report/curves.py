@@ -1,4 +1,4 @@
-"""curves.png and curves.svg: loss, accuracy and learning rate of a run, drawn from its record."""
+"""curves.png and curves.svg: loss, accuracy or perplexity, and learning rate of a run, drawn from its record."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def draw_curves(folder: Path) -> list[Path]:
     rows = read_rows(folder)
     if not rows:
         return []
-    numbers = [name for name in ("loss", "accuracy") if any(name in row for row in rows)]
+    numbers = [name for name in ("loss", "accuracy", "perplexity") if any(name in row for row in rows)]
     figure = Figure(figsize=(4.2 * len(numbers) + 4.2, 3.6))
     # A layout engine would take longer than all the drawing.
     figure.subplots_adjust(left=0.17 / (len(numbers) + 1), right=0.99, bottom=0.15, top=0.84, wspace=0.22)

@@ -31,7 +31,8 @@ def draw_overlay(figure: FigureBase, curves: Curves, *, coloured: int) -> None:
     records = [rows for _, runs in curves for rows in runs]
     split = "val" if any(row["split"] == "val" for rows in records for row in rows) else "train"
     chosen = [row for rows in records for row in rows if row["split"] == split]
-    numbers = [name for name in ("loss", "accuracy") if any(row.get(name) is not None for row in chosen)] or ["loss"]
+    drawn = ("loss", "accuracy", "perplexity")
+    numbers = [name for name in drawn if any(row.get(name) is not None for row in chosen)] or ["loss"]
     axes = figure.subplots(1, len(numbers), squeeze=False)[0]
     seeds = any(len(runs) > 1 for _, runs in curves)
     pale = (len(records) <= FEW and not seeds) or all(row["epoch"] <= SHORT for row in chosen)

@@ -30,6 +30,8 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     counts = ", ".join(f"{count:,} {part}" for part, count in facts.num_examples.items())
     classes = f", {facts.num_classes} classes" if facts.num_classes else ""
     print(f"{config.data.name}: {counts} examples{classes}, verified: {dataset.fingerprint()}")
+    for note in facts.notes:
+        print(f"note: {note}")
     return 0
 
 
