@@ -1,0 +1,29 @@
+"""A step on blank inputs, before any data are decoded."""
+
+import copy
+from functools import partial
+
+import torch
+from torch import nn
+
+from dltrain.components import worded
+from dltrain.config.errors import ConfigError
+from dltrain.data.facts import Served
+
+
+def rehearse(model: nn.Module, served: Served, *, microbatch: int | None, batch_size: int) -> None:
+    """Train a copy on blank inputs, so that what does not fit is refused before any data are decoded.
+
+    Two examples stand for any number above one. (On the meta device this would import torch's compiler.)
+    """
+    key, examples = ("trainer.microbatch", microbatch) if microbatch else ("data.batch_size", batch_size)
+    blank = served.blank(min(examples, 2))
+    shape = "x".join(map(str, blank.shape[1:]))
+    where = f"{key}={examples}: the model cannot train on that many inputs of {shape}"
+    with torch.no_grad():
+        try:
+            outputs = worded(where, partial(copy.deepcopy(model).train(), blank))
+        except RuntimeError as error:
+            raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    if outputs.shape != (expected := (len(blank), *served.output_shape)):
+        raise ConfigError(f"the model makes {tuple(outputs.shape)} of {len(blank)} inputs, and must make {expected}")

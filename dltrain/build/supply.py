@@ -1,0 +1,106 @@
+"""The data of a run: what is known of them first, then the batches."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from dltrain import data
+from dltrain.components import make, worded
+from dltrain.config import schema
+from dltrain.config.errors import ConfigError
+from dltrain.data import augment
+from dltrain.data.batches import Batches, batch_bounds
+from dltrain.data.dataset import Examples
+from dltrain.data.facts import Facts, ImageFacts
+from dltrain.data.preparation import Preparation
+from dltrain.data.splits import split_examples, split_facts
+from dltrain.engine.device import free_memory
+
+
+class Supply:
+    """A data set, split and augmented as a configuration says; nothing is decoded until `load`.
+
+    Raises ConfigError for what the data cannot give.
+    """
+
+    def __init__(self, config: DictConfig, trainer: schema.Trainer) -> None:
+        self.config, self.trainer = config, trainer
+        self.dataset = make(data, config.data)
+        self.facts = self._split_facts()
+        self.served = self.facts.served(config.data)
+        self.batch_size = self._batch_size()
+        self.augmentation = self._augmentation()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps; the limit counts batches, of which `accumulate` make a step."""
+        limit, count = self.trainer.limit_train_batches, self.facts.num_examples["train"]
+        if limit and self.trainer.overfit_batches:
+            return -(-limit // self.trainer.accumulate)
+        examples = min(count, (limit or count) * self.batch_size)
+        return len(batch_bounds(examples, batch_size=self.batch_size * self.trainer.accumulate))
+
+    def load(
+        self, *, device: torch.device, memory_format: torch.memory_format
+    ) -> tuple[dict[str, Batches], Preparation]:
+        """Decode the data into batches of every split that has examples, and how these are made of what is stored."""
+        examples = split_examples(self.dataset.load(), **self._split_keywords(), seed=self.config.seed)
+        preparation = self.facts.preparation(examples["train"], {**self.config.data, "memory_format": memory_format})
+        how: dict[str, Any] = {"prepare": preparation, "seed": self.config.seed, "device": device}
+        how["workers"] = self._workers(device)
+        batches = {split: self._batches(split, part, how) for split, part in examples.items() if len(part.targets)}
+        assert len(batches["train"]) == self.steps_per_epoch
+        return batches, preparation
+
+    def _batches(self, split: str, part: Examples, how: dict[str, Any]) -> Batches:
+        trainer = self.trainer
+        if split != "train":
+            limit = getattr(trainer, f"limit_{split}_batches")
+            return Batches(part.inputs, part.targets, **how, batch_size=self.batch_size, limit=limit)
+        most_examples = None if trainer.overfit_batches else (trainer.limit_train_batches or 0) * self.batch_size
+        return Batches(
+            part.inputs,
+            part.targets,
+            **how,
+            batch_size=self.batch_size * trainer.accumulate,
+            shuffle=self.config.data.shuffle,
+            augment=self.augmentation,
+            limit=self.steps_per_epoch,
+            most_examples=most_examples,
+            overfit=trainer.overfit_batches,
+        )
+
+    def _split_keywords(self) -> dict[str, Any]:
+        node = self.config.data
+        classes = None if node.classes is None else list(node.classes)
+        return {"val_size": node.val_size, "train_size": node.train_size, "classes": classes}
+
+    def _split_facts(self) -> Facts:
+        """The facts of the parts that train, validate and test."""
+        facts, node = self.dataset.facts(), self.config.data
+        counted = node.classes is not None and facts.num_classes
+        labels = {part: self.dataset.labels(part) for part in facts.num_examples} if counted else None
+        split: Facts = worded(f"data={node.name}", partial(split_facts, facts, labels, **self._split_keywords()))
+        return split
+
+    def _batch_size(self) -> int:
+        wanted: int = self.config.data.batch_size
+        available = self.facts.num_examples["train"]
+        if wanted > available:
+            raise ConfigError(f"data.batch_size={wanted}: there are {available} training examples")
+        return min(wanted, self.trainer.max_batch_size or wanted)
+
+    def _augmentation(self) -> augment.Augment | None:
+        node = self.config.augment
+        made: augment.Augment | None = make(augment, node, num_classes=self.facts.num_classes)
+        if made is not None and not isinstance(self.facts, ImageFacts):
+            raise ConfigError(f"augment={node.name}: it changes images, and data={self.config.data.name} has none")
+        return made
+
+    def _workers(self, device: torch.device) -> int | None:
+        """How many processes stream the inputs that do not fit on the device; None where they fit."""
+        node = self.config.data
+        limit = free_memory(device) // 2 if node.resident_limit is None else node.resident_limit
+        return None if self.facts.num_bytes <= limit else node.workers
