@@ -7,19 +7,17 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from dltrain import data, initializers, losses, metrics, models, optim, schedules
+from dltrain import initializers, losses, metrics, models, optim, schedules
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
 from dltrain.components import find, make
 from dltrain.config import schema
 from dltrain.config.errors import ConfigError
-from dltrain.data import augment
 from dltrain.data.batches import Batches
 from dltrain.data.dataset import cache_folder
 from dltrain.data.facts import Facts, Served
 from dltrain.data.preparation import Preparation
-from dltrain.data.splits import split_examples
-from dltrain.engine import Engine, GraphedEngine, Precision, fastest, select, why_eager
+from dltrain.engine import Engine, GraphedEngine, Precision, fastest, searches, select, why_eager
 from dltrain.engine.device import best_memory_format, compile_model, configure
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -58,7 +56,7 @@ def build(config: DictConfig) -> Run:
     configure(device, **{key: config.device[key] for key in ("threads", "tf32", "deterministic")})
     supply = Supply(config, trainer)
     served = supply.served
-    precision = Precision(_precision(config, device, supply.facts), device)
+    precision = Precision(_precision(config, device, supply), device)
     schedule = make(schedules, config.schedule)
     _check_validation(trainer, schedule, supply)
 
@@ -97,12 +95,13 @@ def _engine(
     warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
     rate = warm if trainer.constant_rate is None else lambda *_: trainer.constant_rate
     optimizer = make_optimizer(config.optim, model)
+    _check_search(config.optim.name, optimizer, trainer, precision)
     served, steps_per_epoch = supply.served, supply.steps_per_epoch
     graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer)
     engine = (GraphedEngine if graphed else Engine)(
         model,
         optimizer,
-        loss=make(losses, config.loss, **served.facts),
+        loss=make(losses, config.loss, **served.facts, **served.loss_facts),
         metrics={name: metrics.measure(name) for name in served.measures},
         schedule=lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs),
         precision=precision,
@@ -141,7 +140,14 @@ def model_facts(served: Served) -> dict[str, Any]:
     return {**served.facts, "input_shape": list(served.input_shape), "num_outputs": served.output_shape[0]}
 
 
-
+def _check_search(name: str, optimizer: torch.optim.Optimizer, trainer: schema.Trainer, precision: Precision) -> None:
+    """Refuse what cannot be done to gradients that an optimizer computes anew within its step."""
+    if searches(optimizer):
+        settings = {f"trainer.{key}": getattr(trainer, key) for key in ("clip_norm", "clip_value")}
+        scaled = {"device.precision": precision.name if precision.scaled else None}
+        for key, value in {**settings, **scaled}.items():
+            if value is not None:
+                raise ConfigError(f"{key}={value}: optim.name={name} takes gradients anew within its step, as they are")
 
 
 def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, supply: Supply) -> None:
@@ -156,14 +162,16 @@ def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, sup
         raise ConfigError(f"{follower} follows the validation split, and data.val_size=0 leaves none")
 
 
-
-
-def _precision(config: DictConfig, device: torch.device, facts: Facts) -> str:
+def _precision(config: DictConfig, device: torch.device, supply: Supply) -> str:
     """The chosen one, or the fastest of this device; numbers to be met need more digits than bfloat16 has."""
-    if config.device.precision != "auto":
-        return str(config.device.precision)
-    return fastest(device) if facts.num_classes else "fp32"
-
+    chosen = str(config.device.precision)
+    if supply.served.dtype == torch.float64:
+        if chosen != "auto" or device.type == "mps":
+            raise ConfigError(f"data={config.data.name} is computed in float64: device=cpu device.precision=auto can")
+        return "fp64"
+    if chosen != "auto":
+        return chosen
+    return fastest(device) if supply.facts.num_classes else "fp32"
 
 
 def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: Facts) -> list[str]:

@@ -28,6 +28,7 @@ def split_facts(
 ) -> Facts:
     """The facts after splitting, without an input being read; `num_examples` counts train, val and test.
 
+    A part "val" that the data bring themselves counts where `val_size` is 0, and is left alone otherwise.
     `labels` by part are needed for `classes` alone. Raises ValueError for what the data cannot give.
     """
     counts = facts.num_examples
@@ -38,7 +39,7 @@ def split_facts(
         counts = {part: len(keep(labels[part], classes)) for part in counts}
         names = tuple(names[label] for label in classes)
     train = _count_train(counts["train"], val_size=val_size, train_size=train_size)
-    val = train if val_size == "train" else val_size
+    val = train if val_size == "train" else val_size or counts.get("val", 0)
     return replace(facts, class_names=names, num_examples={**counts, "train": train, "val": val})
 
 
@@ -54,7 +55,9 @@ def split_examples(
     train = parts["train"]
     chosen = split(train.targets, val_size=val_size, train_size=train_size, classes=classes, seed=seed)
     others = {
-        part: _take(each, keep(each.targets, classes), classes) for part, each in parts.items() if part != "train"
+        part: _take(each, keep(each.targets, classes), classes)
+        for part, each in parts.items()
+        if part != "train" and not (part == "val" and val_size)
     }
     return {name: _take(train, indices, classes) for name, indices in chosen.items()} | others
 
