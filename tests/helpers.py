@@ -29,9 +29,23 @@ LITTLE = (
 )
 
 
+OF_POINTS = {"newton", "preconditioned"}  # optimizers that take a Hessian, which even a small network has too large
+SEARCHING = {"conjugate_gradient", "lbfgs", "line_search", *OF_POINTS}  # optimizers that decide on the host
+
+
 def options(group: str) -> list[str]:
     """The choices of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def optimizers() -> list[str]:
+    """The choices of `optim` for networks."""
+    return [option for option in options("optim") if option not in OF_POINTS]
+
+
+def networks() -> list[str]:
+    """The choices of `model` that take images or vectors; a point takes nothing."""
+    return [option for option in options("model") if option != "point"]
 
 
 def train(*overrides: str, name: str = "run", expected: int = 0) -> Path:

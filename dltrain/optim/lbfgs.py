@@ -74,7 +74,13 @@ class LBFGS(eager(torch.optim.LBFGS)):  # type: ignore[misc]
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(state_dict)
         for state in self.state.values():
-            state.update({key: list(state[key].unbind()) for key in HISTORY if key in state})
+            if "d" in state:
+                state.update({key: _unpacked(state.get(key)) for key in HISTORY})
+
+
+def _unpacked(history: Tensor | None) -> list[Tensor]:
+    """Vectors in memory of their own: where they begin within another tensor's changes how sums of them round."""
+    return [] if history is None else [each.clone() for each in history]
 
 
 def _packed(state: Mapping[str, Any]) -> dict[str, Any]:
