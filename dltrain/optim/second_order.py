@@ -226,7 +226,7 @@ def _slack(loss: Tensor) -> float:
 def _divided(gradient: Tensor, curvatures: Tensor) -> Tensor:
     """Gradient by curvature, 0 where that is 0 but for rounding."""
     least = len(curvatures) * torch.finfo(curvatures.dtype).eps * curvatures.abs().max()
-    return torch.where(curvatures.abs() > least, gradient / curvatures, torch.zeros_like(gradient))
+    return torch.where(curvatures.abs() <= least, torch.zeros_like(gradient), gradient / curvatures)
 
 
 def _check_size(parameters: list[Tensor]) -> None:
