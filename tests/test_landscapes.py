@@ -36,6 +36,14 @@ def walk(function: str, option: str, *words: str, steps: int = 20) -> np.ndarray
     return torch.stack(points).numpy()
 
 
+def recorded(*words: str) -> list[dict[str, Any]]:
+    """The rows of a run in memory that evaluates after every step."""
+    made = build(compose(["data=function", *words]).config)
+    how: dict[str, Any] = {"evaluations": {"val": made.batches["val"]}, "evaluate_at": lambda step: True}
+    events = fit(made.engine, made.batches["train"], epochs=1, log_every=1, **how)
+    return [event.row for event in events if event.row]
+
+
 def gradient_norms(function: str, points: np.ndarray, **keywords: Any) -> np.ndarray:
     x = torch.tensor(points, requires_grad=True)
     landscape(function, **keywords).values(x, torch).sum().backward()
@@ -211,8 +219,7 @@ def test_noise_is_a_function_of_seed_and_step_and_evaluations_are_without():
     assert len(np.unique(slopes.round(9))) == slopes.size
     assert drawn.std() == pytest.approx(0.5, rel=0.1)
     assert abs(drawn.mean()) < 0.05
-    folder = run("data=function", "optim=sgd", "data.noise=0.5")
-    for row in rows(folder, "val"):
+    for row in recorded("optim=sgd", "data.noise=0.5")[1::2]:
         assert row["loss"] == pytest.approx(row["x1"] ** 2 + 2 * row["x2"] ** 2, rel=1e-12)
 
 
@@ -226,10 +233,10 @@ def test_noise_is_a_function_of_seed_and_step_and_evaluations_are_without():
     ids=["piecewise", "exponential", "polynomial"],
 )
 def test_a_dynamic_rate_calms_the_noise_by_steps(schedule, multiplier: Callable[[int], float]):
-    words = ["data=function", "data.noise=1.0", "optim=sgd", "optim.lr=0.1", "data.steps=30"]
-    folder = run(*words, f"schedule={schedule[0]}", *schedule[1:])
-    assert [row["lr"] for row in rows(folder, "train")] == pytest.approx([0.1 * multiplier(t) for t in range(30)])
-    points = np.array([[row["x1"], row["x2"]] for row in rows(folder, "val")])
+    words = ("data.noise=1.0", "optim=sgd", "optim.lr=0.1", "data.steps=30", f"schedule={schedule[0]}", *schedule[1:])
+    found = recorded(*words)
+    assert [row["lr"] for row in found[::2]] == pytest.approx([0.1 * multiplier(t) for t in range(30)])
+    points = np.array([[-5.0, -2.0], *([row["x1"], row["x2"]] for row in found[1::2])])
     drawn = (points[:-1] - points[1:]) / [[0.1 * multiplier(t)] for t in range(30)] - points[:-1] * [2, 4]
     constant = walk("bowl", "sgd", "optim.lr=0.1", "data.noise=1.0", steps=30)
     same = (constant[:-1] - constant[1:]) / 0.1 - constant[:-1] * [2, 4]
