@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-__all__ = ["cross_entropy", "mse"]
+__all__ = ["cross_entropy", "mse", "objective"]
 
 
 def cross_entropy(*, num_classes: int, label_smoothing: float = 0.0) -> Loss:
@@ -39,6 +39,14 @@ def mse(*, half: bool = False) -> Loss:
         return factor * F.mse_loss(outputs, wanted.to(outputs.dtype))
 
     return loss
+
+
+def objective(*, function: Callable[[Tensor], Tensor]) -> Loss:
+    """The value f(x) + xi.x of a function at points x (batch, dimension), mean over the batch.
+
+    The targets are the noise xi in its slope, of that shape too.
+    """
+    return lambda points, slopes: (function(points) + (slopes * points).sum(dim=1)).mean()
 
 
 def l2_penalty(model: nn.Module, *, l2: float, l2_on: str = "all") -> Callable[[], Tensor] | None:

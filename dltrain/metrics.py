@@ -1,8 +1,10 @@
 """What is measured beside the loss."""
 
 import math
+import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -58,6 +60,11 @@ def bits(nats: float) -> float:
     return nats / math.log(2)
 
 
+def coordinate(points: Tensor, _: Tensor, *, place: int) -> Tensor:
+    """Sum of one coordinate of points (batch, dimension), the first being number 0."""
+    return points[:, place].sum()
+
+
 def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -68,3 +75,10 @@ MEASURES: dict[str, Measure] = {
     "bits": Measure(cross_entropy, bits),
     "entropy": Measure(entropy),
 }
+
+
+def measure(name: str) -> Measure:
+    """The measure of a name; x1, x2, ... are coordinates of the outputs."""
+    if found := re.fullmatch(r"x([1-9]\d*)", name):
+        return Measure(partial(coordinate, place=int(found[1]) - 1))
+    return MEASURES[name]

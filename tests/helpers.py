@@ -29,14 +29,23 @@ LITTLE = (
 )
 
 
+OF_POINTS = {"newton", "preconditioned"}  # optimizers that take a Hessian, which even a small network has too large
+SEARCHING = {"conjugate_gradient", "lbfgs", "line_search", *OF_POINTS}  # optimizers that decide on the host
+
+
 def options(group: str) -> list[str]:
     """The choices of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def models_of_images() -> list[str]:
-    """The networks, without those that read other data alone."""
-    return [name for name in options("model") if name != "ngram"]
+def optimizers() -> list[str]:
+    """The choices of `optim` for networks."""
+    return [option for option in options("optim") if option not in OF_POINTS]
+
+
+def networks() -> list[str]:
+    """The choices of `model` that take images."""
+    return [option for option in options("model") if option not in ("point", "ngram")]
 
 
 def train(*overrides: str, name: str = "run", expected: int = 0) -> Path:

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dltrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"optim", "schedules", "initializers", "losses", "metrics"}
-BELOW_BUILD = {"train", "engine", "data", "models", "config", "components", *LEAVES}
+BELOW_BUILD = {"train", "engine", "data", "models", "config", "components", "landscapes", *LEAVES}
 BELOW_VERBS = {*BELOW_BUILD, "sweep", "report", "run", "loggers", "build", "trained", "bench"}
 
 # Room: the rooms it may import, and the packages from outside, the standard library and numpy apart.
@@ -23,14 +23,15 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torchvision", "matplotlib", "rich", "lightning", "timm"},
     ),
     "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "submitit"}),
-    "report": ({"run"}, {"matplotlib", "jinja2"}),
+    "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "yaml"}),
     "loggers": (set(), {"torch"}),
     "trained": ({"build", "components", "data", "models", "run"}, {"torch", "omegaconf"}),
     "build": (BELOW_BUILD, {"torch", "omegaconf"}),
     "components": ({"config"}, {"omegaconf", "torch"}),
     "train": ({"engine"}, {"torch"}),
     "engine": (set(), {"torch"}),
-    "data": (set(), {"torch", "torchvision", "PIL"}),
+    "data": ({"landscapes"}, {"torch", "torchvision", "PIL"}),
+    "landscapes": (set(), set()),
     "models": (set(), {"torch", "torchvision"}),
     **{leaf: (set(), {"torch"}) for leaf in LEAVES},
     "run": (set(), {"safetensors", "rich", "tqdm", "torch"}),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from engines import batches, engine, equal, network
-from helpers import options
+from helpers import optimizers
 from torch import nn
 
 from dltrain.engine import Engine
@@ -130,7 +130,7 @@ def continued(state: dict[str, Any], option: str, start: int) -> tuple[Engine, l
     return fresh, rows(fit(fresh, batches(), epochs=2, log_every=3, start=start))
 
 
-@pytest.mark.parametrize("option", options("optim"))
+@pytest.mark.parametrize("option", optimizers())
 def test_a_new_engine_goes_on_from_a_state_in_the_middle_of_an_epoch(option: str) -> None:
     whole = engine(option, ema=0.9)
     expected = rows(fit(whole, batches(), epochs=2, log_every=3))

@@ -14,7 +14,7 @@ from dltrain.components import find
 from dltrain.config import schema
 from dltrain.config.compose import compose
 from dltrain.data import augment
-from dltrain.optim import scratch
+from dltrain.optim import scratch, second_order
 
 NAMESPACES = {
     "model": models,
@@ -34,6 +34,7 @@ STAND_IN_THE_COMPONENTS = {"optim": {"lr", "weight_decay"}, "data": {"root"}, "d
 COMPANIONS = {  # keys of the whole group, of which an option brings other values
     "data/csv": {"val_size", "monitor"},
     "data/image_folder": {"val_size"},
+    "data/function": {"batch_size", "val_size", "monitor"},
     "data/linear_synthetic": {"val_size", "monitor"},
     "data/text": {"batch_size", "val_size", "monitor"},
     "data/markov_text": {"batch_size", "val_size", "monitor"},
@@ -83,7 +84,11 @@ def test_every_deviation_belongs_to_an_option():
 @pytest.mark.parametrize("group", NAMESPACES)
 def test_every_callable_of_ours_has_an_option(group):
     named = {read(CONF / group / f"{option}.yaml")["name"] for option in options(group)}
-    ours = {"Muon", *scratch.__all__} if group == "optim" else set(NAMESPACES[group].__all__)
+    ours = (
+        {"Muon", "LBFGS", *scratch.__all__, *second_order.__all__}
+        if group == "optim"
+        else set(NAMESPACES[group].__all__)
+    )
     assert ours <= named
 
 

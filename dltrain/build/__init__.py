@@ -17,7 +17,7 @@ from dltrain.data.batches import Batches
 from dltrain.data.dataset import cache_folder
 from dltrain.data.facts import Facts, Served
 from dltrain.data.preparation import Preparation
-from dltrain.engine import Engine, GraphedEngine, Precision, fastest, select, why_eager
+from dltrain.engine import Engine, GraphedEngine, Precision, fastest, searches, select, why_eager
 from dltrain.engine.device import best_memory_format, compile_model, configure
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -61,7 +61,7 @@ def build(config: DictConfig) -> Run:
 
     model = make_model(config, served)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
-    precision = Precision(_precision(config, device, supply.facts, model), device)
+    precision = Precision(_precision(config, device, supply, model), device)
     best = best_memory_format(model, device, precision=precision.name)
     memory_format = MEMORY_FORMATS.get(config.device.memory_format, best)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -95,14 +95,15 @@ def _engine(
     warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
     rate = warm if trainer.constant_rate is None else lambda *_: trainer.constant_rate
     optimizer = make_optimizer(config.optim, model)
+    _check_search(config.optim.name, optimizer, trainer, precision)
     served, steps_per_epoch = supply.served, supply.steps_per_epoch
     graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer)
     engine = (GraphedEngine if graphed else Engine)(
         model,
         optimizer,
-        loss=make(losses, config.loss, **served.facts),
-        metrics={name: metrics.MEASURES[name].sum for name in served.measures},
-        shown={name: metrics.MEASURES[name].shown for name in served.measures},
+        loss=make(losses, config.loss, **served.facts, **served.loss_facts),
+        metrics={name: metrics.measure(name).sum for name in served.measures},
+        shown={name: metrics.measure(name).shown for name in served.measures},
         schedule=lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs),
         precision=precision,
         penalty=losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on),
@@ -140,6 +141,16 @@ def model_facts(served: Served) -> dict[str, Any]:
     return {**served.facts, "input_shape": list(served.input_shape), "num_outputs": served.output_shape[0]}
 
 
+def _check_search(name: str, optimizer: torch.optim.Optimizer, trainer: schema.Trainer, precision: Precision) -> None:
+    """Refuse what cannot be done to gradients that an optimizer computes anew within its step."""
+    if searches(optimizer):
+        settings = {f"trainer.{key}": getattr(trainer, key) for key in ("clip_norm", "clip_value")}
+        scaled = {"device.precision": precision.name if precision.scaled else None}
+        for key, value in {**settings, **scaled}.items():
+            if value is not None:
+                raise ConfigError(f"{key}={value}: optim.name={name} takes gradients anew within its step, as they are")
+
+
 def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, supply: Supply) -> None:
     """Refuse what follows the validation split where there is none, or a number that it does not have."""
     if "accuracy" not in supply.served.measures:
@@ -152,15 +163,20 @@ def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, sup
         raise ConfigError(f"{follower} follows the validation split, and data.val_size=0 leaves none")
 
 
-def _precision(config: DictConfig, device: torch.device, facts: Facts, model: nn.Module) -> str:
+def _precision(config: DictConfig, device: torch.device, supply: Supply, model: nn.Module) -> str:
     """The chosen one, or the fastest of this device.
 
     Numbers to be met need more digits than bfloat16 has; what it does to recurrences has not been measured.
     """
-    if config.device.precision != "auto":
-        return str(config.device.precision)
+    chosen = str(config.device.precision)
+    if supply.served.dtype == torch.float64:
+        if chosen != "auto" or device.type == "mps":
+            raise ConfigError(f"data={config.data.name} is computed in float64: device=cpu device.precision=auto can")
+        return "fp64"
+    if chosen != "auto":
+        return chosen
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    return fastest(device) if facts.num_classes and not recurrent else "fp32"
+    return fastest(device) if supply.facts.num_classes and not recurrent else "fp32"
 
 
 def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: Facts) -> list[str]:

@@ -18,12 +18,12 @@ def rehearse(model: nn.Module, served: Served, *, microbatch: int | None, batch_
     """
     key, examples = ("trainer.microbatch", microbatch) if microbatch else ("data.batch_size", batch_size)
     blank = served.blank(min(examples, 2))
-    shape = "x".join(map(str, blank.shape[1:]))
+    shape = "x".join(map(str, blank.shape[1:])) or "a number"
     where = f"{key}={examples}: the model cannot train on that many inputs of {shape}"
     with torch.no_grad():
         try:
             outputs = worded(where, partial(copy.deepcopy(model).train(), blank))
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
     if outputs.shape != (expected := (len(blank), *served.output_shape)):
         raise ConfigError(f"the model makes {tuple(outputs.shape)} of {len(blank)} inputs, and must make {expected}")

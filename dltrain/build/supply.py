@@ -100,7 +100,7 @@ class Supply:
         made: augment.Augment | None = make(augment, node, num_classes=self.facts.num_classes)
         if made is not None and not isinstance(self.facts, ImageFacts):
             raise ConfigError(f"augment={node.name}: it changes images, and data={self.config.data.name} has none")
-        return made
+        return made or self.facts.disturbance
 
     def _workers(self, device: torch.device) -> int | None:
         """How many processes stream the inputs that do not fit on the device; None where they fit."""

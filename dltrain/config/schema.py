@@ -159,6 +159,7 @@ GROUPS: dict[str, type] = {
     **{schema.__name__.lower(): schema for schema in (Optim, Schedule, Loss, Init, Data, Device, Trainer, Sweep)},
     "sweep.slurm": Slurm,
 }
+OF_OPTIONS = {"optim.lr", "optim.weight_decay", "data.root", "device.name"}  # keys here that some options do without
 COMPONENTS = {"model", "optim", "schedule", "loss", "data", "init", "augment", "logger"}
 SCALARS: dict[Any, tuple[Any, str]] = {
     bool: (bool, "true or false"),

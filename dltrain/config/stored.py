@@ -50,7 +50,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
     known = dict(leaves(container(config)))
     for key, value in leaves(container(compose().config)):
         group, _, name = key.rpartition(".")
-        if key not in known and name in schema.keys(group):
+        if key not in known and name in schema.keys(group) and key not in schema.OF_OPTIONS:
             OmegaConf.update(config, key, value)
     examples = {key: value for key, value in leaves(container(config)) if schema.offered(key)}
     for text in overrides:

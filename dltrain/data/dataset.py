@@ -40,7 +40,10 @@ class Examples:
 
 
 class Dataset(Protocol):
-    """Each method raises DataError; the parts are "train" and "test". A class over this one has what it leaves out."""
+    """Each method raises DataError; the parts are "train" and, where there are such, "val" and "test".
+
+    A class over this one has what it leaves out.
+    """
 
     def fetch(self, progress: Progress | None = None) -> None:
         """Get what is missing, where it can be got; `progress(done_bytes, total_bytes)` is told."""

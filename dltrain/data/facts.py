@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from .preparation import Features, Pixels, Preparation, Tokens
 from .statistics import mean_and_deviation, of_vectors
 
 if TYPE_CHECKING:
+    from .augment import Augment
     from .dataset import Examples
 
 
@@ -56,6 +57,11 @@ class Facts(ABC):
         return ()
 
     @property
+    def disturbance(self) -> Augment | None:
+        """What is drawn anew for every training batch by the nature of the data, whatever the augmentation."""
+        return None
+
+    @property
     def num_bytes(self) -> int:
         """Of the inputs of all parts."""
         return sum(self.num_examples.values()) * self.example_bytes
@@ -65,7 +71,8 @@ class Facts(ABC):
 class Served:
     """The shapes of an input and of the output it must lead to, without the batch, and what a component may ask for.
 
-    `facts` are by the names that components give them; `measures` names what rows show beside the loss.
+    `facts` are by the names that components give them, and are kept with the weights as JSON; those in `loss_facts`
+    are for the loss alone and may be anything. `measures` names what rows show beside the loss.
     """
 
     input_shape: tuple[int, ...]
@@ -73,6 +80,7 @@ class Served:
     facts: Mapping[str, Any]
     dtype: torch.dtype = torch.float32
     measures: tuple[str, ...] = ()
+    loss_facts: Mapping[str, Any] = field(default_factory=dict)
 
     def blank(self, count: int) -> Tensor:
         """So many inputs of zeros."""

@@ -28,6 +28,7 @@ def split_facts(
 ) -> Facts:
     """The facts after splitting, without an input being read; `num_examples` counts train, val and test.
 
+    A part "val" that the data bring themselves counts where `val_size` is 0, and is left alone otherwise.
     `labels` by part are needed for `classes` alone. Raises ValueError for what the data cannot give.
     """
     counts = facts.num_examples

@@ -3,7 +3,18 @@
 from dltrain.engine.device import DeviceError, select
 from dltrain.engine.graph import GraphedEngine, why_eager
 from dltrain.engine.precision import Precision, fastest
+from dltrain.engine.search import searches
 from dltrain.engine.step import Engine
 from dltrain.engine.totals import Totals
 
-__all__ = ["DeviceError", "Engine", "GraphedEngine", "Precision", "Totals", "fastest", "select", "why_eager"]
+__all__ = [
+    "DeviceError",
+    "Engine",
+    "GraphedEngine",
+    "Precision",
+    "Totals",
+    "fastest",
+    "searches",
+    "select",
+    "why_eager",
+]

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from dltrain.engine.device import default_generator
 from dltrain.engine.optimizer import be_capturable
+from dltrain.engine.search import searches
 from dltrain.engine.step import Batch, Engine
 
 
@@ -132,7 +133,9 @@ class GraphedEngine(Engine):
 
 
 def why_eager(optimizer: Optimizer) -> str | None:
-    """What keeps an optimizer's step out of a CUDA graph: state or arithmetic on the host."""
+    """What keeps an optimizer's step out of a CUDA graph: state, arithmetic or decisions on the host."""
+    if searches(optimizer):
+        return f"{type(optimizer).__name__} evaluates the loss within its step and decides by it"
     if all("capturable" in group or group.get("fused") for group in optimizer.param_groups):
         return None
     return f"{type(optimizer).__name__} has neither a fused nor a capturable step"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dltrain.engine.device import DeviceError, cpu_flags
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FAST_BF16 = {"amx_bf16", "avx512_bf16"}
 
 
@@ -23,7 +23,8 @@ class Precision:
     """Autocast of one number format, and for float16 a loss scale that follows the gradients.
 
     The scale halves when a gradient is not finite and doubles after `interval` finite steps, on the device,
-    so that nothing waits for it. fp32 and bf16 have the constant scale 1. Source: Micikevicius et al. 2018.
+    so that nothing waits for it. The others have the constant scale 1; fp64 is for models that are so themselves.
+    Source: Micikevicius et al. 2018.
     """
 
     def __init__(self, name: str, device: torch.device, *, interval: int = 2000) -> None:
@@ -38,7 +39,7 @@ class Precision:
 
     def autocast(self) -> torch.autocast:
         """A context in which the model computes in this format."""
-        return torch.autocast(self.device_type, dtype=DTYPES[self.name], enabled=self.name != "fp32")
+        return torch.autocast(self.device_type, dtype=DTYPES[self.name], enabled=self.name in ("bf16", "fp16"))
 
     def scale_up(self, loss: Tensor) -> Tensor:
         """The loss whose gradients stay within float16's range."""

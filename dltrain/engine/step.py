@@ -14,6 +14,7 @@ from dltrain.engine.device import default_generator
 from dltrain.engine.guard import Guard, all_finite
 from dltrain.engine.optimizer import be_capturable, load_state, tensors
 from dltrain.engine.precision import Precision, at_least_float32
+from dltrain.engine.search import search, searches
 from dltrain.engine.totals import Totals
 
 Batch = tuple[Tensor, Tensor]
@@ -58,7 +59,7 @@ class Engine:
         self.fused = bool(optimizer.defaults.get("fused"))
         if self.device.type == "cuda" and not self.fused:
             be_capturable(optimizer)
-        self.guard, self.updated = Guard(), False
+        self.guard, self.updated, self.searches = Guard(), False, searches(optimizer)
         self.initial_rates = [group["lr"] for group in optimizer.param_groups]
         self.multiplier, self.execution = 1.0, "eager"
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if ema else None
@@ -127,7 +128,7 @@ class Engine:
             finite = loss_finite & all_finite(gradients)
         if self.clip_value is not None:
             clip_grad_value_(self.parameters, self.clip_value)
-        self._update(finite)
+        finite = self._update(finite, batch)
         self.guard.restore_unless(finite)
         self._average()
         self.precision.follow(finite)
@@ -141,37 +142,41 @@ class Engine:
 
     def _endangered(self) -> list[Tensor]:
         """What a step that is not finite would spoil; a fused optimizer itself takes care of its weights and state."""
-        if self.fused:
-            return self.buffers
-        return [*self.buffers, *self.parameters, *tensors(self.optimizer)]
+        return self.buffers if self.fused else [*self.buffers, *self.parameters, *tensors(self.optimizer)]
 
     def _backward(self, batch: Batch) -> tuple[list[Tensor], int]:
         """Gradients of the whole batch, part by part; returns the sums of loss and metrics, and the examples."""
-        images, targets = batch
-        examples = len(images)
-        parts = -(-examples // (self.microbatch or examples))
-        if self.microbatch != 1:  # a part of a single example joins another: batch norm on vectors needs two
-            parts = min(parts, max(1, examples // 2))
         totals: list[Tensor] = []
+        for loss, logits, targets in self.losses(batch):
+            self.precision.scale_up(loss * (len(targets) / len(batch[0]))).backward()
+            sums = self._sums(loss.detach(), logits.detach(), targets)
+            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+        return totals, len(batch[0])
+
+    def losses(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The mean loss, the outputs and the targets of each part of a batch."""
+        images, targets = batch
+        parts = -(-len(images) // (self.microbatch or len(images)))
+        if self.microbatch != 1:  # a part of a single example joins another: batch norm on vectors needs two
+            parts = min(parts, max(1, len(images) // 2))
         for part, answers in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
             with self.precision.autocast():
                 logits = self.model(part)
-            loss = self._loss(logits, answers)
-            self.precision.scale_up(loss * (len(part) / examples)).backward()
-            sums = self._sums(loss.detach(), logits.detach(), answers)
-            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
-        return totals, examples
+            yield self._loss(logits, answers), logits, answers
 
-    def _update(self, finite: Tensor) -> None:
-        """Step the optimizer; a fused one steps only where the flag is true."""
-        if not self.updated:  # The first update makes the optimizer's state, which nothing could put back: wait here.
-            if not finite:
-                return
-            self.updated = True
+    def _update(self, finite: Tensor, batch: Batch) -> Tensor:
+        """Step the optimizer, a fused one only where the flag is true; returns the flag, false where it failed."""
+        # The first update makes state, which nothing could put back, and a search decides on the host: wait here.
+        if (self.searches or not self.updated) and not finite:
+            return finite
+        self.updated = True
+        if self.searches:
+            return search(self, batch)
         if self.fused:
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
+        return finite
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -206,10 +211,9 @@ class Engine:
 
     def score(self, batch: Batch, totals: Totals) -> None:
         """Add a batch's loss and metrics to the totals, with the averaged weights where there are any."""
-        images, targets = batch
         with self.precision.autocast():
-            logits = self.evaluated(images)
-        totals.add(self._sums(self._loss(logits, targets), logits, targets), len(images))
+            logits = self.evaluated(batch[0])
+        totals.add(self._sums(self._loss(logits, batch[1]), logits, batch[1]), len(batch[0]))
 
     def has_skipped(self) -> bool:
         """Whether a step since the last report was not finite. Waits for the device."""

@@ -1,4 +1,4 @@
-"""torch's optimizers, Muon and the notes' rules, and what each of them needs: groups by role, fused steps."""
+"""torch's optimizers, Muon, the notes' rules and searches, and what each needs: groups by role, fused steps."""
 
 import inspect
 from collections.abc import Callable
@@ -8,20 +8,21 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dltrain.optim import scratch
+from dltrain.optim import scratch, second_order
 from dltrain.optim.eager import eager
 
-# Any optimizer of torch that takes a step from dense gradients, without a closure; our Muon takes the place of torch's.
+# Any optimizer of torch that takes a step from dense gradients; our Muon and LBFGS take the place of torch's.
 _OPTIMIZERS = {
     name: eager(each)
     for name, each in vars(torch.optim).items()
-    if inspect.isclass(each) and issubclass(each, Optimizer) and name not in ("Optimizer", "SparseAdam", "LBFGS")
+    if inspect.isclass(each) and issubclass(each, Optimizer) and name not in ("Optimizer", "SparseAdam")
 }
-_OPTIMIZERS |= {name: getattr(scratch, name) for name in scratch.__all__}
+_OPTIMIZERS |= {name: getattr(module, name) for module in (scratch, second_order) for name in module.__all__}
 globals().update(_OPTIMIZERS)
 __all__ = list(_OPTIMIZERS)
 
-from dltrain.optim.muon import Muon, orthogonalize  # noqa: E402, F401  (after torch's of that name)
+from dltrain.optim.lbfgs import LBFGS  # noqa: E402, F401  (after torch's of that name, as Muon)
+from dltrain.optim.muon import Muon, orthogonalize  # noqa: E402, F401
 
 
 def parameter_groups(

@@ -1,4 +1,4 @@
-"""sweep.png and sweep.svg: the curves of a sweep's settings, and below them what each setting did to the result."""
+"""sweep.png and sweep.svg: the curves or paths of a sweep's settings, and below what each did to the result."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure, FigureBase
 from dltrain.report import names
 from dltrain.report.curves import save
 from dltrain.report.overlay import COLOURED, Curves, draw_overlay
+from dltrain.report.path import draw_walks, shared_landscape, walked
 from dltrain.report.slices import draw_slices, gap, panels
 from dltrain.run.folder import RunError
 from dltrain.run.record import read_rows
@@ -37,6 +38,10 @@ def draw_sweep(groups: Mapping[str, Sequence[Row]], folder: Path, *, column: str
     if below:
         top, bottom = figure.subfigures(2, 1, squeeze=False, hspace=0.05)[:, 0]
         draw_slices(bottom, below, column)
+    walks = [(label, [walk for rows in runs if (walk := walked(rows)) is not None]) for label, runs in curves]
+    if any(found for _, found in walks) and (found := shared_landscape(_folders(groups, folder))):
+        draw_walks(top, found, [walk for walk in walks if walk[1]])
+        return save(figure, folder, "sweep")
     finished = sum(any(row["status"] == "completed" for row in group) for group in groups.values())
     draw_overlay(top, curves, coloured=min(COLOURED, finished or len(curves)))
     return save(figure, folder, "sweep")
@@ -48,6 +53,12 @@ def _pairs(groups: Iterable[Sequence[Row]], column: str) -> list[list[tuple[floa
     found = [[(row.get(trained), row.get(column)) for row in group if row["status"] == "completed"] for group in groups]
     whole = [[(x, y) for x, y in group if x is not None and y is not None] for group in found]
     return [group for group in whole if group]
+
+
+def _folders(groups: Mapping[str, Sequence[Row]], folder: Path) -> list[Path]:
+    """Those of all jobs that began."""
+    jobs = [folder / str(row["job"]) for group in groups.values() for row in group]
+    return [job for job in jobs if (job / "config.yaml").is_file()]
 
 
 def _curves(groups: Sequence[Sequence[Row]], folder: Path) -> Curves:

@@ -58,7 +58,7 @@ def model_table(model: nn.Module, rows: Sequence[LayerRow], input_shape: tuple[i
     is_image = len(input_shape) == 3
     cells = [
         [
-            row.name,
+            row.name or "all of it",
             row.kind,
             "x".join(map(str, row.output_shape)),
             f"{row.parameters:,}",
@@ -68,7 +68,7 @@ def model_table(model: nn.Module, rows: Sequence[LayerRow], input_shape: tuple[i
     ]
     columns = {"layer": "left", "kind": "left", "output": "right", "parameters": "right"}
     columns |= {"receptive field": "right"} if is_image else {}
-    shape = "x".join(map(str, input_shape))
+    shape = "x".join(map(str, input_shape)) or "a number"
     return table(f"{title}: {total:,} parameters, input {shape}", columns, cells)
 
 

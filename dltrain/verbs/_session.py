@@ -234,10 +234,10 @@ class Session:
         self.keeper.record.close()
         for logger in self.loggers:
             logger.close()
-        from dltrain.report.curves import draw_curves  # matplotlib takes half a second to import
+        from dltrain.report.run_pictures import draw_run  # matplotlib takes half a second to import
 
         with writing(self.folder):
-            draw_curves(self.folder)
+            draw_run(self.folder)
         sources = (self.keeper, self.pace, self.probe, self.processor)
         result = summary(self.run, *sources, train_flops=self.train_flops)
         end = {"status": status, "exit_code": code, "cause": cause}
