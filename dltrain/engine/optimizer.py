@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
@@ -47,3 +47,11 @@ def _in_format_of(parameter: Tensor, value: Any) -> Any:
     if not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device, requires_grad=False).copy_(value)
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, model: nn.Module, *, decay: float) -> None:
+    """Move averaged weights and statistics towards those of a model: averages = decay averages + (1 - decay) model."""
+    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
+    for mean, buffer in zip(averaged.buffers(), model.buffers(), strict=True):
+        mean.lerp_(buffer, 1 - decay) if buffer.is_floating_point() else mean.copy_(buffer)

@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from dltrain.engine import memory
 from dltrain.engine.device import default_generator
 from dltrain.engine.guard import Guard, all_finite
-from dltrain.engine.optimizer import be_capturable, load_state, tensors
+from dltrain.engine.optimizer import average, be_capturable, load_state, tensors
 from dltrain.engine.precision import Precision, at_least_float32
 from dltrain.engine.search import search, searches
 from dltrain.engine.totals import Totals
@@ -50,8 +50,8 @@ class Engine:
     ) -> None:
         self.model, self.optimizer, self.precision = model, optimizer, precision
         self.loss, self.metrics, self.schedule, self.penalty = loss, dict(metrics), schedule, penalty
-        self.clip_norm, self.clip_value, self.seed, self.shown = clip_norm, clip_value, seed, shown
-        self.microbatch, self.splits = microbatch, splits
+        self.clip_norm, self.clip_value, self.microbatch, self.splits = clip_norm, clip_value, microbatch, splits
+        self.seed, self.shown = seed, shown
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.buffers = list(model.buffers())
         self.device = self.parameters[0].device
@@ -61,9 +61,8 @@ class Engine:
             be_capturable(optimizer)
         self.guard, self.updated, self.searches = Guard(), False, searches(optimizer)
         self.initial_rates = [group["lr"] for group in optimizer.param_groups]
-        self.multiplier, self.execution = 1.0, "eager"
+        self.multiplier, self.execution, self.decay = 1.0, "eager", ema or 0.0
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if ema else None
-        self.decay = ema or 0.0
         self.window, self.epoch = self._totals(), self._totals()
         self.last_loss = torch.zeros((), dtype=at_least_float32(self.parameters[0].dtype), device=self.device)
 
@@ -106,8 +105,7 @@ class Engine:
     def _attempt(self, work: Callable[[], object], step: int) -> str | None:
         """Do some of a step's work; where memory ran out, return what torch says of that, all being as before."""
         self.generator.manual_seed(hash((self.seed, step)))
-        lacking = memory.lacking(work)
-        if lacking:
+        if lacking := memory.lacking(work):
             self.guard.restore()
             self.optimizer.zero_grad(set_to_none=True)
         return lacking
@@ -130,7 +128,8 @@ class Engine:
             clip_grad_value_(self.parameters, self.clip_value)
         finite = self._update(finite, batch)
         self.guard.restore_unless(finite)
-        self._average()
+        if self.averaged is not None:
+            average(self.averaged, self.model, decay=self.decay)
         self.precision.follow(finite)
         # float16 overflows now and then by design: there only a loss that is not finite tells of divergence.
         self.window.add(sums, examples, loss_finite if self.precision.scaled else finite)
@@ -177,15 +176,6 @@ class Engine:
             self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
         return finite
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Move the averaged weights and statistics towards the model's, where there are averaged ones."""
-        if self.averaged is None:
-            return
-        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - self.decay)
-        for average, buffer in zip(self.averaged.buffers(), self.buffers, strict=True):
-            average.lerp_(buffer, 1 - self.decay) if buffer.is_floating_point() else average.copy_(buffer)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss in at least float32, with the penalty."""
