@@ -129,6 +129,6 @@ def test_impossible_sizes_are_refused():
 
 
 def test_every_component_answers_facts_or_says_why(tmp_path):
-    assert set(names) == {"fashion_mnist", "idx", "cifar10", "synthetic", "csv", "linear_synthetic"}
+    assert set(names) == {"fashion_mnist", "idx", "cifar10", "synthetic", "csv", "linear_synthetic", "function"}
     with pytest.raises(DataError):
         fashion_mnist(root=str(tmp_path / "nowhere")).facts()
