@@ -129,6 +129,9 @@ def test_impossible_sizes_are_refused():
 
 
 def test_every_component_answers_facts_or_says_why(tmp_path):
-    assert set(names) == {"fashion_mnist", "idx", "cifar10", "synthetic", "csv", "linear_synthetic", "image_folder"}
+    assert set(names) == {
+        "fashion_mnist", "idx", "cifar10", "synthetic", "csv", "linear_synthetic", "image_folder", "function", "text",
+        "markov_text",
+    }  # fmt: skip
     with pytest.raises(DataError):
         fashion_mnist(root=str(tmp_path / "nowhere")).facts()

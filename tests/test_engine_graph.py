@@ -157,5 +157,9 @@ def test_a_fused_step_can_be_recorded(option):
 
 
 def test_what_keeps_state_on_the_host_cannot_be_recorded():
-    adagrad = SimpleNamespace(param_groups=[{"lr": 0.1, "fused": None}])
+    adagrad = SimpleNamespace(param_groups=[{"lr": 0.1, "fused": None}], step=lambda closure=None: None)
     assert why_eager(adagrad) == "SimpleNamespace has neither a fused nor a capturable step"
+
+
+def test_a_step_that_evaluates_the_loss_cannot_be_recorded():
+    assert why_eager(optimizer(network(), "lbfgs")) == "LBFGS evaluates the loss within its step and decides by it"

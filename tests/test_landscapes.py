@@ -219,6 +219,9 @@ def test_noise_is_a_function_of_seed_and_step_and_evaluations_are_without():
     assert len(np.unique(slopes.round(9))) == slopes.size
     assert drawn.std() == pytest.approx(0.5, rel=0.1)
     assert abs(drawn.mean()) < 0.05
+    served = build(compose(["data=function", "data.noise=0.5"]).config).batches["train"]
+    whole, later = ([slope for _, slope in served.epoch(0, start)] for start in (0, 7))
+    assert all(torch.equal(*pair) for pair in zip(whole[7:], later, strict=True)), "also where a run goes on"
     for row in recorded("optim=sgd", "data.noise=0.5")[1::2]:
         assert row["loss"] == pytest.approx(row["x1"] ** 2 + 2 * row["x2"] ** 2, rel=1e-12)
 
@@ -360,6 +363,7 @@ def test_a_search_that_leads_to_no_number_is_taken_back(option, words):
     made.engine.step(batch, 1)
     assert torch.equal(position, before)
     assert made.engine.report(epoch=False)["nonfinite_steps"] == 1
+    assert not made.engine.optimizer.state
     made.engine.penalty = None
     made.engine.step(batch, 2)
     assert not torch.equal(position, before)

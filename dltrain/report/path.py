@@ -127,7 +127,7 @@ def _draw_curve(axis: Axes, found: Landscape, walks: Walks) -> None:
 
 
 def _draw_contours(axis: Axes, found: Landscape, walks: Walks) -> None:
-    """Contours whose levels crowd where the function is low."""
+    """Contours, whose levels crowd around the least value where there is one."""
     bounds = [
         _view(domain, [walk[:, 2 + place] for _, each in walks for walk in each])
         for place, domain in enumerate(found.domain)
@@ -135,8 +135,9 @@ def _draw_contours(axis: Axes, found: Landscape, walks: Walks) -> None:
     grid = np.stack(np.meshgrid(*(np.linspace(*each, GRID) for each in bounds)), axis=-1)
     values = found.values(grid, np)
     height = values - values.min() + 1e-3 * np.ptp(values)
-    levels = np.geomspace(height.min(), height.max(), LEVELS)
-    look: dict[str, Any] = {"levels": levels, "norm": LogNorm(), "zorder": 0}
+    look: dict[str, Any] = {"levels": np.linspace(height.min(), height.max(), LEVELS), "zorder": 0}
+    if found.lowest is not None:
+        look |= {"levels": np.geomspace(height.min(), height.max(), LEVELS), "norm": LogNorm()}
     axis.contourf(grid[..., 0], grid[..., 1], height, cmap="Blues_r", alpha=0.55, **look)
     axis.contour(grid[..., 0], grid[..., 1], height, colors="#33506B", linewidths=0.5, alpha=0.55, **look)
     _mark_minima(axis, [(point[0], point[1]) for point in found.minima])

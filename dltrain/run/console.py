@@ -99,8 +99,9 @@ class Console:
         where = f"{summary['device']}, {summary['precision']}{execution}"
         self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s, {where}")
         self._throughput(summary)
-        if (folder / "curves.png").is_file():
-            self.say(f"curves  {folder / 'curves.png'}")
+        for picture in ("curves", "path"):
+            if (folder / f"{picture}.png").is_file():
+                self.say(f"{picture:<8}{folder / picture}.png")
         self.say(f"folder  {folder}")
 
     def _throughput(self, summary: Row) -> None:

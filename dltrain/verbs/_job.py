@@ -23,7 +23,7 @@ from dltrain.verbs._warm import DATA
 
 IN_USE = 73
 NO_PART_OF_A_JOB = ("name", "outputs_dir", "sweep")
-PRELOAD = ("dltrain.build", "dltrain.report.curves", "dltrain.verbs._start", "dltrain.verbs._warm")
+PRELOAD = ("dltrain.build", "dltrain.report.run_pictures", "dltrain.verbs._start", "dltrain.verbs._warm")
 
 
 @dataclass(frozen=True)
