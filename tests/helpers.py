@@ -1,9 +1,11 @@
 """Runs through the command, in this process, on little data."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
+from dltrain import models
 from dltrain.cli import main
 from dltrain.run.record import read_rows
 
@@ -32,6 +34,13 @@ LITTLE = (
 def options(group: str) -> list[str]:
     """The choices of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def networks_of_images() -> list[str]:
+    """The choices of `model` that need to know nothing that images do not tell."""
+    told = {"in_channels", "image_size", "num_classes", "input_shape", "num_outputs"}
+    arguments = {name: inspect.signature(getattr(models, name)).parameters.values() for name in options("model")}
+    return [name for name, some in arguments.items() if told.issuperset(a.name for a in some if a.default is a.empty)]
 
 
 def train(*overrides: str, name: str = "run", expected: int = 0) -> Path:

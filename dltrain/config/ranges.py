@@ -65,6 +65,7 @@ Decay = Annotated[float, Range(minimum=0, below=1)]
 OWN: dict[str, Any] = {
     "model.hidden_sizes": list[Count],
     "model.dropout": Decay,
+    "model.layers": list[Any],
     "optim.momentum": Decay,
     "optim.betas": list[Decay],
     "loss.label_smoothing": Share,
