@@ -25,8 +25,8 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "submitit"}),
     "report": ({"run"}, {"matplotlib", "jinja2"}),
     "loggers": (set(), {"torch"}),
-    "trained": ({"build", "components", "data", "models", "run"}, {"torch", "omegaconf"}),
-    "build": (BELOW_BUILD, {"torch", "omegaconf"}),
+    "trained": ({"build", "components", "data", "initializers", "models", "run"}, {"torch", "omegaconf"}),
+    "build": ({*BELOW_BUILD, "run"}, {"torch", "omegaconf"}),  # `run` for the weights of another run
     "components": ({"config"}, {"omegaconf", "torch"}),
     "train": ({"engine"}, {"torch"}),
     "engine": (set(), {"torch"}),
@@ -36,7 +36,10 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "run": (set(), {"safetensors", "rich", "tqdm", "torch"}),
     "config": (set(), {"hydra", "omegaconf", "yaml"}),
 }
-ONE_FILE = {("run", "torch"): {"checkpoint", "recovery", "saver"}, ("models", "torchvision"): {"torchvision"}}
+ONE_FILE = {
+    ("run", "torch"): {"checkpoint", "recovery", "saver", "weights"},
+    ("models", "torchvision"): {"torchvision"},
+}
 LAZY = {"torchvision", "lightning", "timm", "optuna", "submitit"}
 FREE = {"numpy", *__import__("sys").stdlib_module_names}
 MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 250, 40, 12
