@@ -6,7 +6,7 @@ from pathlib import Path
 from dltrain.config.folders import nearest
 
 PLANNED = (
-    "eval", "predict", "export", "report", "watch", "inspect", "replay", "lr-find", "overfit",
+    "eval", "predict", "export", "report", "watch", "replay", "lr-find", "overfit",
 )  # fmt: skip
 
 
