@@ -16,7 +16,7 @@ from dltrain.models.batch_norm import ScratchBatchNorm
 BINS = 60
 MOST_NAMES = 6
 STILL = 1e-6  # of the layer's largest value: a unit that varies less than that is dead
-VANISHING, EXPLODING = 1e-3, 1e2  # times the gradient norm of the weight that runs last
+VANISHING, EXPLODING = 1e-3, 1e2  # times the gradient norm of the layer that runs last
 DEAD = 0.05  # of a layer's units, from which on they are worth a word
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity)
 CENTERING = (_NormBase, ScratchBatchNorm)  # norms that take away what is the same for a channel, as a bias is
@@ -160,7 +160,7 @@ def _dead(output: Tensor) -> tuple[int, int]:
 
 
 def warnings(inspection: Inspection) -> list[str]:
-    """Where gradients vanish or explode beside the last weight's, where there are none, and where units are dead."""
+    """Where gradients vanish or explode beside the last layer's, where there are none, and where units are dead."""
     told = [row for row in inspection.parameters if not row.note]
     low, high = limits(inspection) or (0.0, math.inf)
     nothing = [row.name for row in told if not row.gradient]
@@ -174,19 +174,25 @@ def warnings(inspection: Inspection) -> list[str]:
     kinds = {
         "no gradient": nothing,
         "a gradient that is not finite": infinite,
-        f"gradients vanish, norms below {VANISHING:g} of the last weight's, {low:.1g}": small,
-        f"gradients explode, norms above {EXPLODING:g} times the last weight's, {high:.1g}": large,
+        f"gradients vanish, norms below {VANISHING:g} of the last layer's, {low:.1g}": small,
+        f"gradients explode, norms above {EXPLODING:g} times the last layer's, {high:.1g}": large,
         f"dead units, {DEAD:.0%} of a layer or more": dead,
     }
     return [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
 
 
 def limits(inspection: Inspection) -> tuple[float, float] | None:
-    """The gradient norms below which one vanishes, and above which it explodes; None where there are no gradients."""
-    deep = [(row.depth, row.gradient) for row in inspection.parameters if row.depth is not None and row.gradient]
+    """The gradient norms below which one vanishes, and above which it explodes; None where there are no gradients.
+
+    They are in units of the last layer's, weight and bias together: the bias's is that of the outputs, so that it tells
+    too where small activations make every weight's gradient small.
+    """
+    gradients = {row.name: row.gradient for row in inspection.parameters if row.gradient}
+    deep = [(row.depth, row.name) for row in inspection.parameters if row.depth is not None and row.gradient]
     if not deep:
         return None
-    _, last = max(deep)
+    layer, _, _ = max(deep)[1].rpartition(".")
+    last = math.hypot(*(norm for name, norm in gradients.items() if name.rpartition(".")[0] == layer))
     return VANISHING * last, EXPLODING * last
 
 
