@@ -30,11 +30,11 @@ def inspect_model(config: DictConfig, folder: Path | None, *, parameter: str | N
         if parameter is not None:
             _show_tensor(run.model, parameter)
             return 0
-        inspection = _inspected(run)
+        inspection, examples = _inspected(run)
     finally:
         for batches in run.batches.values():
             batches.close()
-    _show(inspection, examples=min(config.data.batch_size, run.facts.num_examples["train"]))
+    _show(inspection, examples=examples)
     name = str(config.model.name) if folder is None else folder.resolve().name
     path = draw_inspection(
         [row._asdict() for row in inspection.parameters],
@@ -47,8 +47,8 @@ def inspect_model(config: DictConfig, folder: Path | None, *, parameter: str | N
     return 0
 
 
-def _inspected(run: Run) -> Inspection:
-    """The first batch's way through the network, in float32."""
+def _inspected(run: Run) -> tuple[Inspection, int]:
+    """The first batch's way through the network, in float32; and its examples."""
     engine = run.engine
     inputs, targets = next(iter(run.batches["train"].epoch(0)))
     engine.generator.manual_seed(run.config.seed)
@@ -57,7 +57,7 @@ def _inspected(run: Run) -> Inspection:
         value = engine.loss(outputs, targets)
         return value if engine.penalty is None else value + engine.penalty()
 
-    return inspect(run.model, inputs, loss)
+    return inspect(run.model, inputs, loss), len(inputs)
 
 
 def _show(inspection: Inspection, *, examples: int) -> None:
