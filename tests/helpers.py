@@ -36,7 +36,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def networks_of_images() -> list[str]:
+def networks() -> list[str]:
     """The choices of `model` that need to know nothing that images do not tell."""
     told = {"in_channels", "image_size", "num_classes", "input_shape", "num_outputs"}
     arguments = {name: inspect.signature(getattr(models, name)).parameters.values() for name in options("model")}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import LITTLE, networks_of_images
+from helpers import LITTLE, networks
 from torch.nn.functional import pad
 
 from dltrain.build import build
@@ -63,7 +63,7 @@ def losses(model: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "model", [pytest.param(name, marks=[pytest.mark.long] if name in DEEPEST else []) for name in networks_of_images()]
+    "model", [pytest.param(name, marks=[pytest.mark.long] if name in DEEPEST else []) for name in networks()]
 )
 def test_ten_steps_give_the_golden_losses(model, request):
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from engines import batches, engine, equal, first_batch, network, poisoned
-from helpers import LITTLE, networks_of_images, options
+from helpers import LITTLE, networks, options
 from torch.nn.functional import cross_entropy
 
 from dltrain import optim
@@ -66,7 +66,7 @@ def set_waiting(mode: str) -> None:
         torch.cuda.set_sync_debug_mode(mode)
 
 
-@pytest.mark.parametrize("model", networks_of_images())
+@pytest.mark.parametrize("model", networks())
 def test_losses_are_those_of_a_cpu(model: str) -> None:
     chosen = (f"model={model}", "optim=sgd", "optim.lr=0.0001")
     expected = losses(built(*chosen, "device.precision=fp32", device="cpu"))
@@ -157,7 +157,7 @@ def scored(ours: Engine, serving: list[Batch]) -> list[float]:
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
-@pytest.mark.parametrize("model", networks_of_images())
+@pytest.mark.parametrize("model", networks())
 def test_a_run_replays_its_steps_with_the_losses_of_eager_ones(model: str, precision: str) -> None:
     chosen = (f"model={model}", "optim=sgd", "optim.lr=0.01", f"device.precision={precision}", "device.tf32=false")
     eager, replayed = built(*chosen, "device.graphs=false"), built(*chosen)

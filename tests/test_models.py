@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import networks_of_images
+from helpers import networks
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -21,7 +21,6 @@ from dltrain.models.summary import parameter_count
 
 FACTS = {"in_channels": 1, "image_size": 96, "num_classes": 10, "num_outputs": 10}
 OPTIONS = sorted((Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
-OF_IMAGES = [path for path in OPTIONS if path.stem in networks_of_images()]
 NORMS = {
     "batch": (nn.modules.batchnorm._BatchNorm,),
     "scratch": (ScratchBatchNorm,),
@@ -91,7 +90,7 @@ def test_shapes_in_comments_are_true(name: str) -> None:
     assert seen == commented
 
 
-@pytest.mark.parametrize("path", OF_IMAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in OPTIONS if path.stem in networks()], ids=lambda path: path.stem)
 def test_every_option_builds_and_runs(path: Path) -> None:
     node = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(node, dict)
@@ -107,7 +106,7 @@ def test_every_option_shows_the_defaults_of_its_signature(path: Path) -> None:
     assert isinstance(node, dict)
     parameters = inspect.signature(getattr(models, node.pop("name"))).parameters.values()
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
-    defaults = {p.name: p.default for p in parameters if p.name not in (*FACTS, "input_shape", "num_features")}
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     assert node == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
 
 
