@@ -1,11 +1,13 @@
-"""Initial weights of linear layers and convolutions.
+"""Initial weights of linear layers and convolutions; or those of another model, and which of them are trained.
 
 An initializer fills a weight and a bias in place from a generator. Below, n is the fan-in as torch counts it:
 the product of a weight's dimensions but the first.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +22,7 @@ __all__ = [
     "he_uniform",
     "normal",
     "orthogonal",
+    "run",
     "xavier_fan_in",
     "xavier_normal",
     "xavier_uniform",
@@ -111,6 +114,57 @@ def orthogonal() -> Initializer:
     Source: Saxe et al., https://arxiv.org/abs/1312.6120.
     """
     return _zero_bias(nn.init.orthogonal_)
+
+
+def run(*, path: str | None = None) -> Initializer:
+    """The weights of another run, a folder or a name; what it does not have is drawn as by `default`.
+
+    Reading them is for who knows of runs: see `adopt`. Raises ValueError without a path.
+    """
+    if path is None:
+        raise ValueError("init.path must name the run whose weights to begin with")
+    return default()
+
+
+class Adoption(NamedTuple):
+    """What became of weights: the names taken, those they lack, those of another shape, and those that no one has."""
+
+    taken: list[str]
+    missing: list[str]
+    misfitting: list[str]
+    extra: list[str]
+
+
+@torch.no_grad()
+def adopt(model: nn.Module, weights: Mapping[str, Tensor]) -> Adoption:
+    """Copy into a model every tensor that weights have under its name and in its shape."""
+    own = model.state_dict()
+    shared = [name for name in own if name in weights]
+    taken = [name for name in shared if weights[name].shape == own[name].shape]
+    for name in taken:
+        own[name].copy_(weights[name])
+    missing, extra = [name for name in own if name not in weights], [name for name in weights if name not in own]
+    return Adoption(taken, missing, [name for name in shared if name not in taken], extra)
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Have parameters stay as they are: those that a pattern means by their own name or that of a module around them.
+
+    Returns their names. Raises ValueError for a pattern that means none, and where none is left to train.
+    """
+    named = dict(model.named_parameters())
+    frozen: dict[str, None] = {}
+    for pattern in patterns:
+        meant = [name for name in named if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
+        if not meant:
+            near = get_close_matches(pattern, [*dict(model.named_modules()), *named], n=3, cutoff=0.3)
+            raise ValueError(f"{pattern}: no layer or parameter is called so; the nearest are {', '.join(near)}")
+        frozen |= dict.fromkeys(meant)
+    if named and len(frozen) == len(named):
+        raise ValueError("nothing is left to train")
+    for name in frozen:
+        named[name].requires_grad_(False)
+    return list(frozen)
 
 
 def _zero_bias(fill_weight: Callable[..., Any], **keywords: Any) -> Initializer:

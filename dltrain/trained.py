@@ -1,6 +1,5 @@
 """`dltrain.load(RUN)`: a finished run in Python, from its folder alone."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from dltrain import models
+from dltrain import initializers, models
 from dltrain.components import make
 from dltrain.data.preparation import Pixels, Preparation, Tokens, restored
 from dltrain.run import checkpoint
-from dltrain.run.folder import RunError, find
+from dltrain.run.folder import find
 from dltrain.run.record import Row, read_rows
+from dltrain.run.weights import chosen, evaluated
 
 
 @dataclass(repr=False)
@@ -109,12 +109,12 @@ def load(run: str | Path, *, outputs_dir: str | Path = "outputs") -> Trained:
     Raises RunError where there is no such run, or where no checkpoint of it verifies.
     """
     folder = find(run, outputs_dir)
-    path = _chosen(folder / "checkpoints")
-    tensors, state = checkpoint.load(path)
+    tensors, state = checkpoint.load(chosen(folder))
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
     model: nn.Module = make(models, config.model, **state["model_facts"])
-    model.load_state_dict(tensors.get("ema", tensors["model"]))
+    model.load_state_dict(evaluated(tensors))
+    initializers.freeze(model, OmegaConf.select(config, "init.freeze", default=[]))  # older runs froze nothing
     return Trained(
         model=model.eval(),
         config=config,
@@ -130,13 +130,3 @@ def _drawn(logits: Tensor, temperature: float, generator: torch.Generator) -> in
     if temperature == 0:
         return int(logits.argmax())
     return int(torch.multinomial((logits.double() / temperature).softmax(0), 1, generator=generator))
-
-
-def _chosen(parent: Path) -> Path:
-    """The checkpoint of the best step, else the newest, of those that verify."""
-    sound = [path for path in reversed(checkpoint.steps(parent)) if checkpoint.is_sound(path)]
-    if not sound:
-        raise RunError(f"{parent} holds no checkpoint that verifies")
-    best = json.loads((sound[0] / "state.json").read_text())["best"]
-    named = parent / checkpoint.folder_name(best["step"]) if best else sound[0]
-    return named if named in sound else sound[0]

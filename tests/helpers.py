@@ -1,9 +1,11 @@
 """Runs through the command, in this process, on little data."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
+from dltrain import models
 from dltrain.cli import main
 from dltrain.run.record import read_rows
 
@@ -44,8 +46,11 @@ def optimizers() -> list[str]:
 
 
 def networks() -> list[str]:
-    """The choices of `model` that take images."""
-    return [option for option in options("model") if option not in ("point", "ngram")]
+    """The choices of `model` that take images and need to know nothing that images do not tell."""
+    told = {"in_channels", "image_size", "num_classes", "input_shape", "num_outputs"}
+    of_images = [name for name in options("model") if name not in ("point", "ngram")]
+    arguments = {name: inspect.signature(getattr(models, name)).parameters.values() for name in of_images}
+    return [name for name, some in arguments.items() if told.issuperset(a.name for a in some if a.default is a.empty)]
 
 
 def train(*overrides: str, name: str = "run", expected: int = 0) -> Path:

@@ -25,8 +25,8 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "submitit"}),
     "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "yaml"}),
     "loggers": (set(), {"torch"}),
-    "trained": ({"build", "components", "data", "models", "run"}, {"torch", "omegaconf"}),
-    "build": (BELOW_BUILD, {"torch", "omegaconf"}),
+    "trained": ({"build", "components", "data", "initializers", "models", "run"}, {"torch", "omegaconf"}),
+    "build": ({*BELOW_BUILD, "run"}, {"torch", "omegaconf"}),  # `run` for the weights of another run
     "components": ({"config"}, {"omegaconf", "torch"}),
     "train": ({"engine"}, {"torch"}),
     "engine": (set(), {"torch"}),
@@ -38,7 +38,7 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "config": (set(), {"hydra", "omegaconf", "yaml"}),
 }
 ONE_FILE = {
-    ("run", "torch"): {"checkpoint", "recovery", "saver"},
+    ("run", "torch"): {"checkpoint", "recovery", "saver", "weights"},
     ("models", "torchvision"): {"torchvision"},
     ("data", "PIL"): {"pictures"},
 }

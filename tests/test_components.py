@@ -108,7 +108,7 @@ def test_an_installed_package_adds_a_model_and_hydra_leaves_no_trace(tmp_path):
     flags = ["--config-dir", str(EXAMPLE / "conf"), "trainer.limit_train_batches=1", "trainer.epochs=1"]
     folder = train("model=tiny", "model.width=5", *flags)
     config = OmegaConf.load(folder / "config.yaml")
-    assert config.model == {"name": "tiny", "width": 5}
+    assert config.model == {"weights": None, "name": "tiny", "width": 5}
     assert json.loads((folder / "summary.json").read_text())["steps"] == 1
     assert Path.cwd() == tmp_path
     assert {path.name for path in tmp_path.iterdir()} <= {"outputs", "cache", "site"}

@@ -261,7 +261,7 @@ def test_a_foreign_folder_may_have_any_name(name):
 def test_what_is_shown_is_what_applies():
     config = with_preset(PRESET, "optim=adam").config
     assert "lr: 0.001" in shown(config)
-    assert shown(config, "model").splitlines()[:2] == ["name: mlp", "hidden_sizes:"]
+    assert shown(config, "model").splitlines()[:3] == ["weights: null", "name: mlp", "hidden_sizes:"]
     assert shown(config, "optim.lr") == "0.001\n"
     assert shown(config, "name") == "null\n"
     with pytest.raises(ConfigError, match=r"--package model\.nothing: there is nothing"):

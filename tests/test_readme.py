@@ -43,9 +43,11 @@ def test_a_command_runs(line):
     verb = bool(words) and "=" not in words[0] and not words[0].startswith("-")
     if words[:1] == ["data"] and not FASHION_MNIST.is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
-    plain = verb or any(word in ("--help", "--cfg", "-sc") for word in words)
+    inspected = words[0] == "inspect" and "=" in words[1]
+    plain = (verb and not inspected) or any(word in ("--help", "--cfg", "-sc") for word in words)
     expected = 78 if "78" in line_of(line) else 0
-    for name in words[1:] if words[0] == "diff" else words[1:2] if words[0] == "resume" else ():
+    runs = [word for word in words[1:] if "=" not in word] if words[0] in ("diff", "resume", "inspect") else []
+    for name in [*runs, *(word.partition("=")[2] for word in words if word.startswith("init.path="))]:
         assert main([*on_little_data(["model=mlp"]), f"name={name}"]) == 0
     if words[:1] == ["predict"]:
         assert main([*on_little_data(["data=text", "data.path=README.md"]), f"name={words[1]}"]) == 0

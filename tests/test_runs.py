@@ -189,6 +189,8 @@ def test_every_model_learns_in_a_smoke_run(model):
 @pytest.mark.parametrize("group", ["optim", "schedule", "init", "augment", "loss"])
 def test_every_option_of_a_group_trains(group):
     for option in sorted({*options(group)} - OF_POINTS - {"objective"}):
+        if (group, option) == ("init", "run"):  # which needs one
+            continue
         run = build(compose([*LITTLE, "model=mlp", "data.batch_size=32", f"{group}={option}"]).config)
         events = list(islice(fit(run.engine, run.batches["train"], epochs=1, log_every=1), 3))
         assert all(event.row["loss"] is not None and "nonfinite_steps" not in event.row for event in events), option

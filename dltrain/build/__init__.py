@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dltrain import initializers, losses, metrics, models, optim, schedules
+from dltrain.build.beginning import begin
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
 from dltrain.components import find, make
@@ -46,10 +47,11 @@ class Run:
         return model_facts(self.served)
 
 
-def build(config: DictConfig) -> Run:
+def build(config: DictConfig, *, restored: bool = False) -> Run:
     """Check a composed configuration against the data's facts, then decode the data and make the objects.
 
-    Raises ConfigError, DataError or DeviceError, each with one line for the user.
+    The weights of a run that is to be `restored` will come from its checkpoint, and none of another run are read.
+    Raises ConfigError, DataError, DeviceError or RunError, each with one line for the user.
     """
     trainer = schema.Trainer(**config.trainer)
     device = select(config.device.name)
@@ -60,6 +62,7 @@ def build(config: DictConfig) -> Run:
     _check_validation(trainer, schedule, supply)
 
     model = make_model(config, served)
+    beginning = begin(model, config, restored=restored)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
     precision = Precision(_precision(config, device, supply, model), device)
     best = best_memory_format(model, device, precision=precision.name)
@@ -79,7 +82,7 @@ def build(config: DictConfig) -> Run:
         batches=batches,
         preparation=preparation,
         data_fingerprint=supply.dataset.fingerprint(),
-        notes=_notes(config, trainer, engine, supply.facts),
+        notes=[*beginning, *_notes(config, trainer, engine, supply.facts)],
     )
 
 

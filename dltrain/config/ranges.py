@@ -66,6 +66,7 @@ OWN: dict[str, Any] = {
     "model.hidden_sizes": list[Count],
     "model.dropout": Decay,
     "model.embedding": Count | Literal["one_hot"],
+    "model.layers": list[Any],
     "optim.momentum": Decay,
     "optim.betas": list[Decay],
     "loss.label_smoothing": Share,

@@ -20,6 +20,13 @@ class Root:
 
 
 @dataclass(frozen=True)
+class Model:
+    """What any network can begin with."""
+
+    weights: str | None
+
+
+@dataclass(frozen=True)
 class Optim:
     """`lr` and `weight_decay` are an optimizer's own; their ranges are checked here, early."""
 
@@ -45,9 +52,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Init:
-    """Which layers an initializer fills."""
+    """Which layers an initializer fills, and which stay as they are in training."""
 
     layers: Literal["linear", "conv", "all"]
+    freeze: list[str]
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,7 @@ class Slurm:
 
 GROUPS: dict[str, type] = {
     "": Root,
-    **{schema.__name__.lower(): schema for schema in (Optim, Schedule, Loss, Init, Data, Device, Trainer, Sweep)},
+    **{each.__name__.lower(): each for each in (Model, Optim, Schedule, Loss, Init, Data, Device, Trainer, Sweep)},
     "sweep.slurm": Slurm,
 }
 OF_OPTIONS = {"optim.lr", "optim.weight_decay", "data.root", "device.name"}  # keys here that some options do without

@@ -71,7 +71,7 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
         if point is None and _is_completed(folder):
             raise RunError(f"{folder} holds weights alone, as sweep.keep=weights asks: it cannot be trained longer")
         sinks = _sinks(composition.config)
-        run = build(composition.config)
+        run = build(composition.config, restored=point is not None)
         going_on = continuation(run, point, passed_over, allow_changes=allow_changes)
         with writing(folder):
             (folder / "summary.json").unlink(missing_ok=True)

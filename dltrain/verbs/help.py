@@ -13,6 +13,7 @@ EXAMPLES = """\
   dltrain optim.lr=0.01 trainer.epochs=10        any key of the configuration
   dltrain -m model=lenet,mlp optim=sgd,adam      a sweep: every combination, ranked
   dltrain resume NAME                            go on with an interrupted run or sweep
+  dltrain inspect model=lenet model.norm=none    gradients and activations at the start, by layer
   dltrain trainer=smoke device=cpu               prove in seconds that training works
   dltrain runs 'val_accuracy>0.9'                what has been done, and what came of it
 """
