@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 NOTES = (DOCS / "notes.md").read_text()
 COMMANDS = list(dict.fromkeys(re.findall(r"`(dltrain [^`]+)`", NOTES)))
 FEW = {"trainer.epochs": "1", "trainer.limit_train_batches": "2", "trainer.limit_val_batches": "1", "device": "cpu"}
-IMAGES = {"data.batch_size": "32", **dict(word.split("=") for word in LITTLE)}
+IMAGES = {"data.batch_size": "32", "data.train_size": "300", **dict(word.split("=") for word in LITTLE)}
 
 
 def preset(chosen):

@@ -31,7 +31,7 @@ def draw_sweep(groups: Mapping[str, Sequence[Row]], folder: Path, *, column: str
         return []
     below = panels([(_settings(row), row[column]) for row in completed if row.get(column) is not None])
     pairs = _pairs(groups.values(), column)
-    if below and len(below) < MOST_PANELS and len(pairs) > 1:
+    if below and len(below) < MOST_PANELS and len(pairs) > 1 and column.endswith("accuracy"):
         below.append(gap(pairs, column))
     figure = Figure(figsize=(WIDTH, HEIGHT * (2 if below else 1)), layout="constrained")
     top: FigureBase = figure
