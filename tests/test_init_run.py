@@ -50,7 +50,7 @@ def test_a_run_begins_with_the_weights_of_another(first):
     given, model = weights(first), begun("init=run", "init.path=first").model
     assert all(torch.equal(value, given[name]) for name, value in model.state_dict().items())
     notes = begun("init=run", f"init.path={first}", "seed=5").notes
-    assert notes[0] == f"init.path={first}: {len(given)} of {len(given)} tensors taken"
+    assert notes[0] == f"init.path={first.resolve()}: {len(given)} of {len(given)} tensors taken"
 
 
 def test_other_classes_get_a_layer_of_their_own_and_frozen_layers_stay(first):

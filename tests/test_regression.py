@@ -2,6 +2,7 @@
 
 import json
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from helpers import rows, run, summary
 
 import dltrain
 from dltrain.build import build
+from dltrain.cli import main
 from dltrain.config.compose import compose
 from dltrain.data import csv, linear_synthetic
-from dltrain.data.csv import CHECKOUT
 from dltrain.data.dataset import DataError
 from dltrain.losses import mse
 
+CHECKOUT = Path(__file__).parents[1]
 AIRFOIL = CHECKOUT / "tests" / "data" / "airfoil_self_noise.dat"
 SETTINGS = {  # formulas of the notes: the command lines in the head of conf/experiment/airfoil.yaml
     line.split()[3]: tuple(line.split()[3:])
@@ -197,3 +199,15 @@ def test_a_linear_relation_is_found():
     made = build(compose(["data=linear_synthetic", "data.num_features=20", "data.num_outputs=10", "model=mlp"]).config)
     assert sum(parameter.numel() for parameter in made.model.parameters()) == 7_946
     assert next(islice(made.batches["train"].epoch(0), 1))[0].shape == (128, 20)
+
+
+def test_a_run_finds_its_table_from_every_directory(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    written(tmp_path / "here", "".join(f"{number},{2 * number}\n" for number in range(30)))
+    monkeypatch.chdir(tmp_path / "here")
+    folder = run("data=csv", "data.path=table.txt", "data.batch_size=10", "device=cpu", "trainer.epochs=1")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["resume", str(folder), "trainer.epochs=2"]) == 0
+    assert summary(folder)["epochs"] == 2
+    assert main(["experiment=airfoil", "device=cpu", "trainer.epochs=1", "name=anywhere"]) == 0

@@ -19,7 +19,6 @@ from .statistics import of_vectors
 __all__ = ["csv"]
 
 SEPARATORS = (",", ";", "\t", "|")  # else white space
-CHECKOUT = Path(__file__).parents[2]
 # Which rows test is a function of the file alone, so that runs of all seeds are tested on the same ones.
 TEST_STREAM = 0x7E57
 
@@ -55,7 +54,9 @@ def csv(
         if count is not None and count < least:
             raise ValueError(f"data.{key}={count}: must be {least} or more")
     return Table(
-        File(found(path), separator=separator, header=header, target=target, classes=target_kind == "class"),
+        File(
+            Path(path).expanduser(), separator=separator, header=header, target=target, classes=target_kind == "class"
+        ),
         rows=rows,
         test_size=test_size,
         of_file=statistics == "file",
@@ -200,12 +201,6 @@ class Table(Dataset):
     def _of_all_rows(self) -> Features:
         targets = () if self.file.classes or not self.standardize_target else of_vectors(self.file.targets())
         return Features(*of_vectors(self.file.features()), *targets)
-
-
-def found(path: str) -> Path:
-    """A path from the working directory or, where it is not there, from the folder that holds `conf/`."""
-    given = Path(path).expanduser()
-    return given if given.exists() or not (CHECKOUT / given).exists() else CHECKOUT / given
 
 
 def _is_number(text: str) -> bool:

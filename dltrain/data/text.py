@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .csv import found
 from .dataset import DataError, Dataset, Examples
 from .facts import TextFacts
 from .preparation import Tokens
@@ -42,7 +41,7 @@ def text(
     check_windows(length=length, test_size=test_size)
     if tokens is not None and tokens < 1:
         raise ValueError(f"data.tokens={tokens}: must be 1 or more")
-    return Text(found(path), Tokens(level=level, lower=lower), length, tokens, test_size)
+    return Text(Path(path).expanduser(), Tokens(level=level, lower=lower), length, tokens, test_size)
 
 
 @dataclass
