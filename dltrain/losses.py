@@ -60,6 +60,10 @@ def l2_penalty(model: nn.Module, *, l2: float, l2_on: str = "all") -> Callable[[
         raise ValueError(f"l2_on must be all or last, not {l2_on}")
     weights = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     chosen = [weight for weight in weights[0 if l2_on == "all" else -1 :] if weight.requires_grad]
-    if l2 == 0 or not chosen:
+    if l2 == 0:
+        return None
+    if not weights:
+        raise ValueError(f"l2={l2}: the model has no weights to keep small, only biases and norms")
+    if not chosen:
         return None
     return lambda: l2 / 2 * torch.stack([weight.square().sum() for weight in chosen]).sum()

@@ -18,6 +18,8 @@ from dltrain.run.folder import find
 from dltrain.run.record import Row, read_rows
 from dltrain.run.weights import chosen, evaluated
 
+COLDEST = 1e-6  # temperature below which logits would overflow; 0 is apart
+
 
 @dataclass(repr=False)
 class Trained:
@@ -58,8 +60,10 @@ class Trained:
         """
         if not isinstance(self.preparation, Tokens):
             raise ValueError(f"{self.config.model.name} on {self.config.data.name} has learned no text")
-        if length < 0 or not 0 <= temperature < math.inf:
+        if length < 0 or not (temperature == 0 or COLDEST <= temperature < math.inf):
             raise ValueError(f"length and temperature must be 0 or more, not {length} and {temperature}")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2^63 - 1, not {seed}")
         (window,) = self.facts["input_shape"]
         numbers = self._numbers(self.preparation.split(prompt))
         generator = torch.Generator().manual_seed(seed)

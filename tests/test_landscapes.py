@@ -381,7 +381,7 @@ def test_a_search_that_leads_to_no_number_is_taken_back(option, words):
         (["optim=newton", "trainer.clip_norm=1"], "trainer.clip_norm=1"),
         (["optim=lbfgs", "trainer.clip_value=1"], "trainer.clip_value=1"),
         (["device.precision=bf16"], "is computed in float64"),
-        (["model=mlp"], "the model cannot train on that many inputs of a number"),
+        (["model=mlp"], "the model cannot train on a single input of a number"),
         (["optim=newton", "data=linear_synthetic", "model=mlp", "model.hidden_sizes=[999]"], "6,994 parameters"),
         (["data=linear_synthetic", "model=point"], "model=point needs start, which these data do not have"),
         (["data=linear_synthetic", "loss=objective"], "loss=objective needs function, which these data do not have"),

@@ -1,5 +1,6 @@
 """From a configuration to ready objects: the only reader of the config tree."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ def build(config: DictConfig, *, restored: bool = False) -> Run:
     served = supply.served
     schedule = make(schedules, config.schedule)
     _check_validation(trainer, schedule, supply)
+    _check_loss(config, served)
 
     model = make_model(config, served)
     beginning = begin(model, config, restored=restored)
@@ -154,6 +156,14 @@ def _check_search(name: str, optimizer: torch.optim.Optimizer, trainer: schema.T
                 raise ConfigError(f"{key}={value}: optim.name={name} takes gradients anew within its step, as they are")
 
 
+def _check_loss(config: DictConfig, served: Served) -> None:
+    """Refuse a loss that passes over what the data say is to be minimized."""
+    accepted = inspect.signature(find(losses, config.loss.name, "loss")).parameters
+    if passed_over := [name for name in served.loss_facts if name not in accepted]:
+        what = f"it does not look at the {' and '.join(passed_over)} of data={config.data.name}"
+        raise ConfigError(f"loss={config.loss.name}: {what}; choose loss=objective")
+
+
 def _check_validation(trainer: schema.Trainer, schedule: schedules.Schedule, supply: Supply) -> None:
     """Refuse what follows the validation split where there is none, or a number that it does not have."""
     if "accuracy" not in supply.served.measures:
@@ -191,7 +201,12 @@ def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: F
     watched = (
         "the test set is watched after every epoch, as the notes do: no held-out estimate, and of the last weights"
     )
+    decays = any(group.get("weight_decay") for group in engine.optimizer.param_groups)
+    undecayed = config.optim.get("weight_decay") and not decays
+    squared = config.loss.name == "mse" and facts.num_classes > 0
     notes = (
+        (undecayed, "optim.weight_decay decays nothing: the model has no weights, only biases and norms"),
+        (squared, "loss=mse with classes: their one-hot vectors are the targets; loss=cross_entropy is usual"),
         (eager, f"no CUDA graph: {eager}"),
         (slow, "this CPU is not fast at bf16: fp32 takes less time"),
         (capped, f"trainer.max_batch_size: batches of {trainer.max_batch_size}, not {config.data.batch_size}"),

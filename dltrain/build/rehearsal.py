@@ -19,7 +19,9 @@ def rehearse(model: nn.Module, served: Served, *, microbatch: int | None, batch_
     key, examples = ("trainer.microbatch", microbatch) if microbatch else ("data.batch_size", batch_size)
     blank = served.blank(min(examples, 2))
     shape = "x".join(map(str, blank.shape[1:])) or "a number"
-    where = f"{key}={examples}: the model cannot train on that many inputs of {shape}"
+    where = f"the model cannot take inputs of {shape}; choose another model, or other data"
+    if examples == 1:
+        where = f"{key}=1: the model cannot train on a single input of {shape}"
     with torch.no_grad():
         try:
             outputs = worded(where, partial(copy.deepcopy(model).train(), blank))

@@ -69,6 +69,7 @@ OWN: dict[str, Any] = {
     "model.layers": list[Any],
     "optim.momentum": Decay,
     "optim.betas": list[Decay],
+    "data.target": int | str,
     "loss.label_smoothing": Share,
     "data.num_train": Count,
     "data.num_test": Count,

@@ -44,24 +44,30 @@ def csv(
     """
     if path is None:
         raise ValueError("data.path=null: data=csv needs the path of a file")
+    _check(target_kind=target_kind, statistics=statistics, separator=separator, rows=rows, test_size=test_size)
+    file = Path(path).expanduser()
+    return Table(
+        File(file, separator=separator, header=header, target=target, classes=target_kind == "class"),
+        rows=rows,
+        test_size=test_size,
+        of_file=statistics == "file",
+        standardize_target=standardize_target,
+    )
+
+
+def _check(*, target_kind: str, statistics: str, separator: str | None, rows: int | None, test_size: int) -> None:
+    """Raise ValueError for words and counts that cannot be."""
     for key, value, choices in (
         ("target_kind", target_kind, ("number", "class")),
         ("statistics", statistics, ("train", "file")),
     ):
         if value not in choices:
             raise ValueError(f"data.{key}={value}: choose {' or '.join(choices)}")
+    if separator is not None and len(separator) != 1:
+        raise ValueError(f"data.separator={separator}: must be one character, or null for white space")
     for key, count, least in (("rows", rows, 2), ("test_size", test_size, 0)):
         if count is not None and count < least:
             raise ValueError(f"data.{key}={count}: must be {least} or more")
-    return Table(
-        File(
-            Path(path).expanduser(), separator=separator, header=header, target=target, classes=target_kind == "class"
-        ),
-        rows=rows,
-        test_size=test_size,
-        of_file=statistics == "file",
-        standardize_target=standardize_target,
-    )
 
 
 @dataclass
@@ -101,6 +107,8 @@ class File:
     @cached_property
     def names(self) -> list[str]:
         """Of the columns; their numbers where there is no header."""
+        if self.separator is not None and self.separator not in self.lines[0]:
+            raise DataError(f"{self.path}: no {self.separator!r} in row 1; see data.separator")
         cells = self._split(self.lines[0])
         return cells if self.has_header else [str(number) for number in range(len(cells))]
 

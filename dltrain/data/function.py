@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,11 @@ class Descent(Dataset):
     def facts(self) -> FunctionFacts:
         counts = {"train": self.steps, "val": 1}
         return FunctionFacts(num_examples=counts, landscape=self.landscape, start=self.start, noise=self.noise)
+
+    def fingerprint(self) -> str:
+        """Of the function and the place to start from: nothing is stored."""
+        told = (self.landscape.name, self.landscape.formula, self.start, self.steps, self.noise)
+        return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def load(self) -> dict[str, Examples]:
         dimension = self.landscape.dimension

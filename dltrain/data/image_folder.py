@@ -26,6 +26,7 @@ PART_NAMES = {
     "test": ("test", "testing", "evaluation"),
 }
 MOST_NAMED = 5
+LINK = "a link, which may lead anywhere; put the pictures themselves there"
 
 
 def image_folder(
@@ -77,6 +78,9 @@ class Listing:
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; name the one that holds the pictures with data.root=")
         folders = {part: self._folder(names) for part, names in PART_NAMES.items()}
+        for folder in folders.values():
+            if folder is not None and folder.is_symlink():
+                raise DataError(f"{folder}: {LINK}")
         if folders["train"] is None and (others := [folder for folder in folders.values() if folder]):
             raise DataError(f"{self.root}: there is {others[0].name}/ and no train/")
         places = {part: folder for part, folder in folders.items() if folder} or {"train": self.root}
@@ -105,7 +109,7 @@ class Listing:
         for parent, subfolders, names in os.walk(folder):
             for name in [*subfolders, *names]:
                 if (path := Path(parent) / name).is_symlink():
-                    raise DataError(f"{path}: a link, which may lead anywhere; put the pictures themselves there")
+                    raise DataError(f"{path}: {LINK}")
             for name in names:
                 path = Path(parent) / name
                 if path.suffix.lower() in SUFFIXES and not name.startswith("."):

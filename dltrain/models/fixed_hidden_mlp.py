@@ -14,12 +14,13 @@ class NotFiniteError(ValueError):
 
 
 class FixedHiddenMLP(nn.Module):
-    """Vectors (N, num_features) to sums (N, 1) or, without `per_example`, to one number for the batch, as in the notes.
+    """Vectors (N, num_features) to sums (N, 1).
 
     X = L(X); X = relu(X R + 1); X = L(X), with one linear layer L and a constant matrix R, drawn once from U(0, 1);
     then X is halved while the sum of |X| is above 1, and summed. With `per_example` each row is halved by its own
-    sum; no loss can train the other form. Raises ValueError for another output than one number, and where X is not
-    finite: an Inf would be halved for ever.
+    sum; without it, as in the notes, the batch makes one number, which every row is given: it tells no row from
+    another. Raises ValueError for another output than one number, and where X is not finite: an Inf would be halved
+    for ever.
     """
 
     constant: Tensor
@@ -41,7 +42,7 @@ class FixedHiddenMLP(nn.Module):
         axes = (1,) if self.per_example else (0, 1)
         while (large := hidden.abs().sum(axes, keepdim=True) > 1).any():
             hidden = torch.where(large, hidden / 2, hidden)
-        return hidden.sum(1, keepdim=True) if self.per_example else hidden.sum()
+        return hidden.sum(1, keepdim=True) if self.per_example else hidden.sum().expand(len(features), 1)
 
 
 fixed_hidden_mlp = FixedHiddenMLP

@@ -173,7 +173,8 @@ def count(name: str, value: Any, *, least: int = 1) -> int:
 
 def sides(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
     """Height and width, given as one whole number or as a pair."""
-    if (isinstance(value, Sequence) and len(value) != 2) or isinstance(value, str):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole and (not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2):
         raise ValueError(f"{name} must be a whole number or a pair [height, width], not {value!r}")
     height, width = pair(value)
     return count(name, height, least=least), count(name, width, least=least)

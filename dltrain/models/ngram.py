@@ -26,6 +26,9 @@ class NGram(nn.Module):
             raise ValueError(f"an n-gram model reads tokens, not inputs of {'x'.join(map(str, input_shape))}")
         if order < 1:
             raise ValueError(f"order must be 1 or more, not {order}")
+        if order > input_shape[0] + 1:
+            told = f"order={order} looks back {order - 1} tokens, and the windows hold {input_shape[0]}"
+            raise ValueError(f"{told}: lower the order or raise data.length")
         if order * math.log(num_outputs) > math.log(MOST_PARAMETERS):
             size = f"a table of {num_outputs} ** {order} numbers, and {MOST_PARAMETERS:,} is the most"
             raise ValueError(f"order={order} over a vocabulary of {num_outputs} takes {size}")

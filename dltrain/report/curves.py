@@ -62,6 +62,8 @@ def draw_number(axis: Axes, name: str, rows: Sequence[Row]) -> None:
 def draw_rate(axis: Axes, rows: Sequence[Row]) -> None:
     """The learning rate over epochs, from 0 up."""
     train = [row for row in rows if row["split"] == "train"]
+    if not train:
+        return
     axis.plot(*points("lr", train), color=STYLES["train"]["color"], marker="" if len(train) > 2 else "o", markersize=5)
     axis.set_ylim(0, 1.08 * max(row["lr"] for row in train))
 

@@ -28,8 +28,9 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         error.exit_code = 70 if action == "check" else error.exit_code
         raise
     counts = ", ".join(f"{count:,} {part}" for part, count in facts.num_examples.items())
+    word = "verified" if facts.noun == "images" else "SHA-256"  # there is nothing to compare others with
     classes = f", {facts.num_classes} classes" if facts.num_classes else ""
-    print(f"{config.data.name}: {counts} examples{classes}, verified: {dataset.fingerprint()}")
+    print(f"{config.data.name}: {counts} examples{classes}, {word}: {dataset.fingerprint()}")
     for note in facts.notes:
         print(f"note: {note}")
     return 0
