@@ -471,17 +471,35 @@ def test_a_ledger_outlives_a_torn_line_and_names_damage(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
-def test_a_signal_ends_a_sweep_saving_each_job_and_it_goes_on_later(number, code):
+def test_a_signal_to_all_ends_a_sweep_saving_each_job_and_it_goes_on_later(number, code):
+    """As `timeout` asks a process and its group, a terminal the group, and systemd every process."""
     long = ("trainer.epochs=500", "seed=1,2,3", "sweep.jobs=2")
-    process = subprocess.Popen(command(*long), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(*long), stdout=subprocess.PIPE, text=True, start_new_session=True)
     while not all((FOLDER / job / "metrics.jsonl").exists() for job in "01"):
         time.sleep(0.01)
+    jobs = [json.loads((FOLDER / job / ".lock").read_text())["pid"] for job in "01"]
     process.send_signal(number)
+    time.sleep(0.05)
+    os.killpg(process.pid, number)
+    for job in jobs:
+        os.kill(job, number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
+    assert {event["status"] for event in events("end")} == {"interrupted"}
     assert "table    outputs/sweeps/sweep/sweep.csv" in out
     assert (FOLDER / "sweep.csv").read_text().count("interrupted") in (2, 3)
     assert not (FOLDER / "2").exists()
     for job in "01":
         assert summary(FOLDER / job)["status"] == "interrupted"
         assert list((FOLDER / job / "checkpoints").glob("step-*"))
+
+
+def test_a_signal_while_the_server_still_imports_is_heard_and_the_sweep_goes_on_later():
+    process = subprocess.Popen(command("seed=1"), stdout=-1, stderr=-1, text=True, start_new_session=True)
+    assert "1 to run in" in process.stdout.readline()
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "")
+    assert "to go on: dltrain resume outputs/sweeps/sweep" in out
+    assert main(["resume", "sweep"]) == 0

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -123,12 +124,12 @@ def test_two_processes_work_on_one_study(storage):
 
 def test_a_study_that_was_killed_goes_on_and_tells_all():
     words = command(RATES, "sweep.trials=5", "trainer.epochs=3", "trainer.checkpoint_every=2 steps", "sweep.jobs=2")
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-m", "dltrain", *words], stdout=-3)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen([sys.executable, "-m", "dltrain", *words], stdout=-3, start_new_session=True)
         while not list(FOLDER.glob("*/checkpoints/step-*")):
             time.sleep(0.01)
         time.sleep(0.3)
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, number)  # with the server that jobs are forked from
         process.wait()
     asked = study().ask({"optim.lr": FloatDistribution(0.0001, 0.1, log=True)})  # as if killed before it was recorded
     first = json.loads((FOLDER / "sweep.jsonl").read_text().splitlines()[0])

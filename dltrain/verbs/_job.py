@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from dltrain.config.errors import ConfigError
 from dltrain.config.tree import container
 from dltrain.run.folder import RunError
 from dltrain.run.lock import Lock
+from dltrain.sweep.launcher import start_server
 from dltrain.sweep.slots import Slot
 from dltrain.verbs._warm import DATA
 
@@ -99,7 +99,7 @@ def preloaded(compositions: Iterable[Composition | ConfigError]) -> Iterator[tup
     os.environ[DATA] = f"[{','.join(nodes)}]"
     try:
         yield PRELOAD
-        forkserver.ensure_running()
+        start_server()
     finally:
         del os.environ[DATA]
 

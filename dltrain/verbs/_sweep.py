@@ -25,6 +25,7 @@ from dltrain.verbs._sweep_table import sum_up
 
 SOME_FAILED, DIVERGED, INTERRUPTED = 3, 65, (130, 143)
 OWN_WORK_SECONDS = 10.0  # of a sweep that is asked to end, beside the grace of its jobs
+ECHO_SECONDS = 0.5  # within which `timeout`, which asks a process and then its group, has asked twice
 
 
 class Sweep:
@@ -46,7 +47,8 @@ class Sweep:
         if left := self.left(waiting):
             received: list[int] = []
             grace = self.config.trainer.grace_seconds + OWN_WORK_SECONDS
-            with signalled(received, grace_seconds=grace), Board(self.console, self.label, self.state) as board:
+            heard = signalled(received, grace_seconds=grace, echo_seconds=ECHO_SECONDS)
+            with heard, Board(self.console, self.label, self.state) as board:
 
                 def look(running: list[Any]) -> None:
                     self.look(running)
