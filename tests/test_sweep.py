@@ -28,7 +28,7 @@ from dltrain.sweep.grid import expand, settings
 from dltrain.sweep.launcher import Launcher
 from dltrain.sweep.ledger import Ledger
 from dltrain.sweep.slots import Slot, slots
-from dltrain.verbs import _job, _sweep
+from dltrain.verbs import _job, _sweep, _sweep_start
 
 FEW = ("model=mlp", "trainer.epochs=1", "trainer.limit_train_batches=12", "data.batch_size=16", "trainer.log_every=4")
 FOLDER = Path("outputs/sweeps/sweep")
@@ -309,7 +309,7 @@ def test_the_same_sweep_once_more_runs_what_is_new_and_nothing_twice(capsys, swe
 
 
 def test_a_sweep_whose_defaults_have_changed_since_runs_no_finished_job_again(monkeypatch, swept):
-    monkeypatch.setattr(_sweep, "job_key", lambda composition: f"another {_job.job_key(composition)}")
+    monkeypatch.setattr(_sweep_start, "job_key", lambda composition: f"another {_job.job_key(composition)}")
     assert main(["resume", "sweep"]) == 0
     assert len(events("start")) == len(events("job")) == 2
 
