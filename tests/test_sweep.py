@@ -88,6 +88,11 @@ def test_a_job_is_labelled_with_what_its_configuration_has_at_a_key_that_came_la
     assert settings([["seed=1"], ["seed=1", "optim.lr=0.001"]], lambda number, key: known[key]) == [{}, {}]
 
 
+def test_a_reference_is_shown_as_it_was_written():
+    jobs = expand(["optim.weight_decay=${optim.lr},0.2"])
+    assert settings(jobs) == [{"optim.weight_decay": "${optim.lr}"}, {"optim.weight_decay": "0.2"}]
+
+
 def test_lists_are_values_and_choices_are_several():
     assert expand(["data.classes=[0,6],[1,2]"]) == [["data.classes=[0,6]"], ["data.classes=[1,2]"]]
     assert expand(["optim.lr=choice(0.1,0.2)"]) == [["optim.lr=0.1"], ["optim.lr=0.2"]]
@@ -160,12 +165,12 @@ def test_jobs_end_in_any_way_and_none_touches_another(tmp_path):
 
 
 def computing(started: float, slot: Slot) -> int:
-    """Seconds to the start, in hundredths; fails without the data that the server holds, or hangs with its threads."""
+    """Seconds to the start, in tenths; fails without the data that the server holds, or hangs with its threads."""
     late = time.monotonic() - started
     assert idx_file.held, "the server holds the data"
     torch.set_num_threads(2)
     torch.randn(500, 500) @ torch.randn(500, 500)
-    return min(250, int(100 * late))
+    return min(250, int(10 * late))
 
 
 def test_a_job_of_two_threads_starts_at_once_from_a_server_that_holds_the_data(tmp_path):
@@ -173,7 +178,7 @@ def test_a_job_of_two_threads_starts_at_once_from_a_server_that_holds_the_data(t
         tmp_path.joinpath(f"{part}-images-idx3-ubyte").write_bytes(encode(torch.zeros(9, 28, 28).byte().numpy()))
         tmp_path.joinpath(f"{part}-labels-idx1-ubyte").write_bytes(encode(torch.zeros(9).byte().numpy()))
     script = f"""
-import sys, time
+import json, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_sweep import computing
@@ -183,13 +188,15 @@ from dltrain.sweep.slots import Slot
 from dltrain.verbs._job import preloaded
 with preloaded([compose(["data=idx", "data.root={tmp_path}"])]) as modules:
     launcher = Launcher(computing, [Slot()], errors=lambda job: Path({str(tmp_path)!r}) / str(job), preload=modules)
-print([outcome.code for _, outcome in launcher.run(time.monotonic() for _ in range(6))])
+outcomes = [outcome for _, outcome in launcher.run(time.monotonic() for _ in range(6))]
+print(json.dumps([[outcome.code, outcome.message] for outcome in outcomes]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    first, *others = json.loads(done.stdout)
-    assert first <= 250
-    assert sorted(others)[2] < 50, "hundredths of a second"
+    tenths, messages = zip(*json.loads(done.stdout), strict=True)
+    assert set(messages) == {""}
+    assert tenths[0] < 250, "the server has imported torch within 25 s"
+    assert sorted(tenths[1:])[2] < 10, "the others have begun within a second"
 
 
 def troubled(request: _job.Request, slot: Slot) -> int:
@@ -332,9 +339,12 @@ def summary_threads(job: str) -> str:
     return next(line for line in (FOLDER / job / "config.yaml").read_text().splitlines() if "threads:" in line)
 
 
-def test_a_completed_job_whose_folder_is_gone_runs_again(swept):
+def test_a_completed_job_whose_folder_is_gone_runs_again(swept, capsys):
     shutil.rmtree(FOLDER / "0")
     assert main(["resume", "sweep"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 done, 1 to run" in shown
+    assert "2/2  seed=1  completed" in shown
     assert summary(FOLDER / "0")["status"] == "completed"
 
 

@@ -15,7 +15,9 @@ from dltrain.verbs import _composing, _sweep_search, _sweep_start
 
 FEW = (*LITTLE, "trainer.epochs=1", "trainer.limit_train_batches=3", "data.batch_size=16", "device.threads=1")
 GRID = "hydra: {sweeper: {params: {model: 'mlp,lenet', seed: '1,2,3'}}}\n"
-SEARCH = "sweep: {search: optuna, trials: 4}\nhydra: {sweeper: {params: {optim.lr: 'interval(0.1,1)', seed: '1,2'}}}\n"
+SEARCH = """sweep: {search: optuna, trials: 4}
+hydra: {sweeper: {params: {optim.lr: 'interval(0.1,1)', data.batch_size: '8,16'}}}
+"""
 
 
 @pytest.fixture
@@ -63,8 +65,8 @@ def test_a_preset_with_parameters_is_the_grid_and_the_command_line_wins_key_by_k
         ("defaults: [override /hydra/launcher: joblib]\n", ["experiment=mine"], "sweep: {launcher: submitit_slurm}"),
         ("hydra: {sweeper: {params: {name: 'a,b'}}}\n", ["-m", "experiment=mine"], "name=a,b: that is one for all"),
         ("hydra: {sweeper: {params: {sed: '1,2'}}}\n", ["-m", "experiment=mine"], "unknown key sed"),
-        (SEARCH.replace("seed", "sed"), ["-m", "experiment=mine"], "unknown key sed"),
-        (SEARCH.replace("seed", "name"), ["-m", "experiment=mine"], "name=1,2: that is one for all jobs"),
+        (SEARCH.replace("data.batch_size", "sed"), ["-m", "experiment=mine"], "unknown key sed"),
+        (SEARCH.replace("data.batch_size", "name"), ["-m", "experiment=mine"], "name=8,16: that is one for all jobs"),
     ],
 )
 def test_what_a_preset_may_not_ask_for_is_said_in_one_line(text, words, message, capsys):
@@ -81,11 +83,11 @@ def test_a_preset_with_a_search_is_what_optuna_chooses_from(monkeypatch, capsys)
     spaces = []
     monkeypatch.setattr(_sweep_search.SearchSweep, "go", lambda sweep: spaces.append(sweep.search.space) or 0)
     preset(SEARCH)
-    assert ask("-m", "experiment=mine", "seed=3,4,5", "name=first") == 0
+    assert ask("-m", "experiment=mine", "data.batch_size=8,24", "name=first") == 0
     assert main(["resume", "first"]) == 0
     assert "experiment=mine asks for optim.lr=interval(0.1,1)\n" in capsys.readouterr().out
-    assert [set(space) for space in spaces] == [{"optim.lr", "seed"}] * 2
-    assert spaces[0]["seed"].choices == ("3", "4", "5")
+    assert [set(space) for space in spaces] == [{"optim.lr", "data.batch_size"}] * 2
+    assert spaces[0]["data.batch_size"].choices == ("8", "24")
 
 
 def test_composing_many_jobs_is_said_where_it_takes_long(monkeypatch, capsys):

@@ -121,4 +121,13 @@ def find(name: str | Path, outputs_dir: str | Path = "outputs") -> Path:
     for folder in (Path(name), outputs / "runs" / name, outputs / "sweeps" / name):
         if (folder / "config.yaml").is_file():
             return folder
-    raise RunError(f"no run {str(name)!r}: neither a run folder nor a name below {outputs / 'runs'}", exit_code=78)
+    if sweep := next((folder for folder in (Path(name), outputs / "sweeps" / name) if _is_sweep(folder)), None):
+        raise RunError(f"{sweep} is a sweep: name one of its jobs, such as {name}/0", exit_code=78)
+    if job := next((folder for folder in (Path(name), outputs / "sweeps" / name) if _is_sweep(folder.parent)), None):
+        raise RunError(f"{job} has not begun: see sweep.csv beside it for why", exit_code=78)
+    where = f"{outputs / 'runs'} or {outputs / 'sweeps'}"
+    raise RunError(f"no run {str(name)!r}: neither a run folder nor a name below {where}", exit_code=78)
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / "sweep.jsonl").is_file()

@@ -18,7 +18,7 @@ from dltrain.sweep.summary import Row, label, result
 from dltrain.verbs._configured import Configurations
 from dltrain.verbs._job import IN_USE, Request, drop_state, preloaded, run_job
 from dltrain.verbs._sweep_board import Board, at_a_time, outcome_of
-from dltrain.verbs._sweep_table import sum_up
+from dltrain.verbs._sweep_table import MORE_SEEDS, sum_up
 
 SOME_FAILED, DIVERGED, INTERRUPTED = 3, 65, (130, 143)
 OWN_WORK_SECONDS = 10.0  # of a sweep that is asked to end, beside the grace of its jobs
@@ -70,7 +70,7 @@ class Sweep:
         if self.apart:
             keys = ", ".join(self.apart)
             self.console.say(f"note: jobs of the same words have run with other values of {keys}: they stand apart")
-        sum_up(self.console, self.folder, [self.row(job) for job in self.ledger.jobs])
+        sum_up(self.console, self.folder, [self.row(job) for job in self.ledger.jobs], repeat=self.repeat)
         if any(job.status in ("waiting", "interrupted") for job in self.ledger.jobs):
             self.console.say(f"to go on: dltrain resume {self.folder}")
         if received:
@@ -165,6 +165,10 @@ class Sweep:
     def chosen(self) -> list[dict[str, str]]:
         """What the words of the jobs tell them apart by."""
         return settings([job.overrides for job in self.ledger.jobs], self.configurations.value)
+
+    def repeat(self, job: int) -> str:
+        """How to have more seeds, where this job is the best."""
+        return MORE_SEEDS
 
     def told_apart(self) -> tuple[list[dict[str, str]], list[str]]:
         """What tells the jobs apart, and the keys of it that their words alone do not tell."""

@@ -1,17 +1,18 @@
 """A sweep whose jobs optuna chooses, one after another."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.compose import Composition, compose_all
+from dltrain.config.compose import Composition, compose_all, parse
 from dltrain.config.errors import ConfigError
 from dltrain.run.folder import read_json
 from dltrain.run.lock import Lock
 from dltrain.run.record import read_rows
-from dltrain.sweep.grid import samples
+from dltrain.sweep.grid import samples, written
 from dltrain.sweep.launcher import Outcome
-from dltrain.sweep.ledger import Job, Ledger
+from dltrain.sweep.ledger import Job, Ledger, of_the_run
 from dltrain.sweep.search import Search
 from dltrain.sweep.summary import label
 from dltrain.verbs._composing import asking, check_shared, compose_jobs, say_asked
@@ -38,13 +39,16 @@ class SearchSweep(Sweep):
 
     def go(self) -> int:
         code = super().go()
+        if self.search.shared:
+            here, elsewhere = len(self.ledger.jobs), self.search.elsewhere
+            self.console.say(f"of this study {here} trials are this sweep's, {elsewhere} are of others")
         if self.done == len(self.ledger.jobs) and self.search.is_exhausted:
             self.console.say("every combination has been tried: the search has ended")
         return code
 
     @property
     def total(self) -> int:
-        return int(self.search.most) - self.search.repeated
+        return self.search.total
 
     def left(self, waiting: Sequence[Job]) -> int:
         for job in self.ledger.jobs:
@@ -90,11 +94,17 @@ class SearchSweep(Sweep):
         """As for a grid; a trial that failed has been told of, and is not tried again."""
         return super().is_finished(job) or job.status in NO_MORE
 
+    def repeat(self, job: int) -> str:
+        words = of_the_run(self.ledger.jobs[job].overrides)
+        kept = [word for word in words if parse(word).key_or_group not in ("seed", "sweep.search")]
+        folders = [part for folder in self.where["config_dirs"] for part in ("--config-dir", folder)]
+        return f"repeat the best: {shlex.join(['dltrain', '-m', *kept, 'seed=1,2,3', *folders])}"
+
     def chosen(self) -> list[dict[str, str]]:
         return [self._values(job.overrides) for job in self.ledger.jobs]
 
     def _values(self, overrides: Sequence[str]) -> dict[str, str]:
-        values = dict(word.split("=", 1) for word in overrides)
+        values = written(overrides)
         return {key: values[key] for key in self.search.space}
 
 
@@ -110,6 +120,9 @@ def search(words: Sequence[str], *, folder: Path | None = None, allow_changes: b
         given = [*sample.sweep, *words]
         sample = _sample(given, where)
     config = sample.config
+    for word in given:
+        if parse(word).key_or_group == "seed" and parse(word).is_sweep_override():
+            raise ConfigError(f"{word}: a search would choose the luckiest; give one, and repeat the best afterwards")
     if config.data.val_size == 0:
         raise ConfigError("data.val_size=0: a search needs validation to choose by")
     asked = Search(given, config)

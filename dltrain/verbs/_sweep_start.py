@@ -13,7 +13,7 @@ from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.run.folder import RunError, create, read_json
 from dltrain.run.lock import Lock
-from dltrain.sweep.cluster import executor
+from dltrain.sweep.cluster import check
 from dltrain.sweep.ledger import FILE, Job, Ledger
 from dltrain.verbs._composing import compose_jobs
 from dltrain.verbs._job import as_begun, job_key
@@ -113,7 +113,7 @@ def _say_changed(count: int, so: str) -> None:
 def check_launcher(config: Any) -> None:
     """Refuse a launcher that cannot launch, before anything is written. Raises ConfigError."""
     if config.sweep.launcher != "local":
-        executor()
+        check(config)
 
 
 def open_ledger(config: Any, command: dict[str, Any], lock: Lock, folder: Path | None) -> Ledger:
