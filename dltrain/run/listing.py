@@ -81,8 +81,8 @@ class Sweep:
 
     def as_run(self) -> Run:
         """A sweep to be chosen by its name, and by its status where it has no jobs."""
-        status = {} if self.jobs else {"status": self.status}
-        return Run(self.name, self.folder, {"name": self.name, "sweep": self.name, **status}, self.reason)
+        status = None if self.jobs else self.status
+        return Run(self.name, self.folder, {"name": self.name, "sweep": self.name, "status": status}, self.reason)
 
 
 def read(outputs: Path) -> tuple[list[Run], list[Sweep]]:

@@ -203,7 +203,6 @@ def _storage(text: str) -> Any:
     """A journal is a file that several machines may append to; a database is one of SQLAlchemy's."""
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy.exc import IntegrityError
 
     kind, _, rest = text.partition(":")
     if not (kind == "journal" and rest) and "://" not in text:
@@ -214,7 +213,7 @@ def _storage(text: str) -> Any:
         options = {"connect_args": {"timeout": 60 * MINUTES_WAITED}}
         try:
             return RDBStorage(text, engine_kwargs=options)
-        except IntegrityError:  # another process has made its tables at the same moment
+        except Exception:  # perhaps another process has made its tables at the same moment
             return RDBStorage(text, engine_kwargs=options)
     except Exception as error:
         raise ConfigError(f"sweep.storage={text}: {str(error).splitlines()[0]}") from error

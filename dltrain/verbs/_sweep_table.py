@@ -135,7 +135,8 @@ def _signed(value: Any) -> str:
 
 def _say_causes(console: Console, rows: Sequence[Row]) -> None:
     """Why jobs did not complete, apart from those that a search gave up on purpose."""
-    causes = [f"{row['setting']}: {row['cause']}" for row in rows if row["cause"] and row["status"] != "pruned"]
+    failed = [(row["setting"], row["cause"]) for row in rows if row["cause"] and row["status"] != "pruned"]
+    causes = [cause if cause.startswith(f"{setting}:") else f"{setting}: {cause}" for setting, cause in failed]
     for line in causes[:MOST_CAUSES]:
         console.say(line)
     if len(causes) > MOST_CAUSES:

@@ -76,7 +76,7 @@ def _add_settings(runs: Sequence[Run]) -> None:
     from dltrain.config.plain import settings
 
     for run in runs:
-        if run.status not in ("broken", "waiting"):
+        if run.values["status"] not in (None, "broken", "waiting"):
             try:
                 run.values = {**settings(run.folder / "config.yaml"), **run.values}
             except ConfigError as error:
