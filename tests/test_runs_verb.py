@@ -253,6 +253,10 @@ def test_a_sweep_is_a_line_and_its_jobs_are_shown_when_asked(capsys):
     asked = shown(capsys, "val_accuracy>0.85")
     assert "grid/1" in asked
     assert "grid/0" not in asked
+    (line,) = shown(capsys, "name==grid").splitlines()[1:]
+    assert line.split()[0] == "grid"
+    assert main(["runs", "name==grid", "--prune", "--yes"]) == 0
+    assert "0 of its 2 jobs match" in capsys.readouterr().out
     assert names(capsys, "sweep==grid") == names(capsys, "name in [grid/0,grid/1]") == {"grid/0", "grid/1"}
 
 
@@ -499,12 +503,15 @@ def test_diff_takes_jobs_of_sweeps_and_bears_what_is_missing(capsys):
     [
         (["one"], 2, "takes two runs"),
         (["one", "one", "one"], 2, "takes two runs"),
-        (["one", "nothing"], 78, "no run 'nothing'"),
+        (["one", "nothing"], 78, "no run 'nothing': neither a run folder nor a name below outputs/runs or outputs/sw"),
+        (["grid", "grid"], 78, "outputs/sweeps/grid is a sweep: name one of its jobs, such as grid/0"),
+        (["grid/0", "grid/7"], 78, "outputs/sweeps/grid/7 is no run: that job was refused or has not begun"),
         (["one", "damaged"], 78, "cannot be read"),
     ],
 )
 def test_diff_refuses_in_one_line(words, code, message, capsys):
     made("one")
+    swept()
     (made("damaged") / "config.yaml").write_text("[1")
     assert main(["diff", *words]) == code
     err = capsys.readouterr().err

@@ -28,7 +28,7 @@ from dltrain.sweep.grid import expand, settings
 from dltrain.sweep.launcher import Launcher
 from dltrain.sweep.ledger import Ledger
 from dltrain.sweep.slots import Slot, slots
-from dltrain.verbs import _job, _sweep
+from dltrain.verbs import _job, _sweep, _sweep_start
 
 FEW = ("model=mlp", "trainer.epochs=1", "trainer.limit_train_batches=12", "data.batch_size=16", "trainer.log_every=4")
 FOLDER = Path("outputs/sweeps/sweep")
@@ -86,6 +86,11 @@ def test_a_job_is_labelled_with_what_its_configuration_has_at_a_key_that_came_la
         {"seed": "2", "optim.lr": "0.001"},
     ]
     assert settings([["seed=1"], ["seed=1", "optim.lr=0.001"]], lambda number, key: known[key]) == [{}, {}]
+
+
+def test_a_reference_is_shown_as_it_was_written():
+    jobs = expand(["optim.weight_decay=${optim.lr},0.2"])
+    assert settings(jobs) == [{"optim.weight_decay": "${optim.lr}"}, {"optim.weight_decay": "0.2"}]
 
 
 def test_lists_are_values_and_choices_are_several():
@@ -160,12 +165,12 @@ def test_jobs_end_in_any_way_and_none_touches_another(tmp_path):
 
 
 def computing(started: float, slot: Slot) -> int:
-    """Seconds to the start, in hundredths; fails without the data that the server holds, or hangs with its threads."""
+    """Seconds to the start, in tenths; fails without the data that the server holds, or hangs with its threads."""
     late = time.monotonic() - started
     assert idx_file.held, "the server holds the data"
     torch.set_num_threads(2)
     torch.randn(500, 500) @ torch.randn(500, 500)
-    return min(250, int(100 * late))
+    return min(250, int(10 * late))
 
 
 def test_a_job_of_two_threads_starts_at_once_from_a_server_that_holds_the_data(tmp_path):
@@ -173,7 +178,7 @@ def test_a_job_of_two_threads_starts_at_once_from_a_server_that_holds_the_data(t
         tmp_path.joinpath(f"{part}-images-idx3-ubyte").write_bytes(encode(torch.zeros(9, 28, 28).byte().numpy()))
         tmp_path.joinpath(f"{part}-labels-idx1-ubyte").write_bytes(encode(torch.zeros(9).byte().numpy()))
     script = f"""
-import sys, time
+import json, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_sweep import computing
@@ -183,13 +188,15 @@ from dltrain.sweep.slots import Slot
 from dltrain.verbs._job import preloaded
 with preloaded([compose(["data=idx", "data.root={tmp_path}"])]) as modules:
     launcher = Launcher(computing, [Slot()], errors=lambda job: Path({str(tmp_path)!r}) / str(job), preload=modules)
-print([outcome.code for _, outcome in launcher.run(time.monotonic() for _ in range(6))])
+outcomes = [outcome for _, outcome in launcher.run(time.monotonic() for _ in range(6))]
+print(json.dumps([[outcome.code, outcome.message] for outcome in outcomes]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    first, *others = json.loads(done.stdout)
-    assert first <= 250
-    assert sorted(others)[2] < 50, "hundredths of a second"
+    tenths, messages = zip(*json.loads(done.stdout), strict=True)
+    assert set(messages) == {""}
+    assert tenths[0] < 250, "the server has imported torch within 25 s"
+    assert sorted(tenths[1:])[2] < 10, "the others have begun within a second"
 
 
 def troubled(request: _job.Request, slot: Slot) -> int:
@@ -309,7 +316,7 @@ def test_the_same_sweep_once_more_runs_what_is_new_and_nothing_twice(capsys, swe
 
 
 def test_a_sweep_whose_defaults_have_changed_since_runs_no_finished_job_again(monkeypatch, swept):
-    monkeypatch.setattr(_sweep, "job_key", lambda composition: f"another {_job.job_key(composition)}")
+    monkeypatch.setattr(_sweep_start, "job_key", lambda composition: f"another {_job.job_key(composition)}")
     assert main(["resume", "sweep"]) == 0
     assert len(events("start")) == len(events("job")) == 2
 
@@ -332,9 +339,12 @@ def summary_threads(job: str) -> str:
     return next(line for line in (FOLDER / job / "config.yaml").read_text().splitlines() if "threads:" in line)
 
 
-def test_a_completed_job_whose_folder_is_gone_runs_again(swept):
+def test_a_completed_job_whose_folder_is_gone_runs_again(swept, capsys):
     shutil.rmtree(FOLDER / "0")
     assert main(["resume", "sweep"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 done, 1 to run" in shown
+    assert "2/2  seed=1  completed" in shown
     assert summary(FOLDER / "0")["status"] == "completed"
 
 
@@ -471,17 +481,35 @@ def test_a_ledger_outlives_a_torn_line_and_names_damage(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
-def test_a_signal_ends_a_sweep_saving_each_job_and_it_goes_on_later(number, code):
+def test_a_signal_to_all_ends_a_sweep_saving_each_job_and_it_goes_on_later(number, code):
+    """As `timeout` asks a process and its group, a terminal the group, and systemd every process."""
     long = ("trainer.epochs=500", "seed=1,2,3", "sweep.jobs=2")
-    process = subprocess.Popen(command(*long), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(*long), stdout=subprocess.PIPE, text=True, start_new_session=True)
     while not all((FOLDER / job / "metrics.jsonl").exists() for job in "01"):
         time.sleep(0.01)
+    jobs = [json.loads((FOLDER / job / ".lock").read_text())["pid"] for job in "01"]
     process.send_signal(number)
+    time.sleep(0.05)
+    os.killpg(process.pid, number)
+    for job in jobs:
+        os.kill(job, number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
+    assert {event["status"] for event in events("end")} == {"interrupted"}
     assert "table    outputs/sweeps/sweep/sweep.csv" in out
     assert (FOLDER / "sweep.csv").read_text().count("interrupted") in (2, 3)
     assert not (FOLDER / "2").exists()
     for job in "01":
         assert summary(FOLDER / job)["status"] == "interrupted"
         assert list((FOLDER / job / "checkpoints").glob("step-*"))
+
+
+def test_a_signal_while_the_server_still_imports_is_heard_and_the_sweep_goes_on_later():
+    process = subprocess.Popen(command("seed=1"), stdout=-1, stderr=-1, text=True, start_new_session=True)
+    assert "1 to run in" in process.stdout.readline()
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "")
+    assert "to go on: dltrain resume outputs/sweeps/sweep" in out
+    assert main(["resume", "sweep"]) == 0

@@ -14,7 +14,8 @@ from helpers import LITTLE, rows, summary
 from dltrain.cli import main
 from dltrain.config.compose import compose
 from dltrain.config.errors import ConfigError
-from dltrain.sweep.cluster import ClusterLauncher
+from dltrain.sweep.cluster import ClusterLauncher, Task
+from dltrain.sweep.slots import Slot
 
 FEW = (*LITTLE, "model=mlp", "trainer.epochs=1", "data.batch_size=16", "trainer.log_every=4", "device.threads=1")
 CLUSTER = ("-m", "hydra/launcher=submitit_local", "name=sweep")
@@ -96,6 +97,31 @@ def test_what_a_job_asks_of_slurm_is_what_the_configuration_says(tmp_path):
     ):  # fmt: skip
         assert line in script, script
     assert [each.task.job_id for each in launcher.running] == ["17_0", "17_1"]
+
+
+def sleep(job: None, slot: Slot) -> int:
+    time.sleep(60)
+    return 0
+
+
+def test_a_job_of_a_cluster_that_takes_too_long_ends_as_failed():
+    before = signal.getsignal(signal.SIGUSR2)
+    assert Task(sleep, None, Slot(), timeout=0.2)() == (1, "timeout: no end within 0.2 s")
+    signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep.launcher=submitit_slurm"], "sweep.launcher=submitit_slurm: there is no sbatch here"),
+        (["hydra/launcher=submitit_local", "sweep.jobs=2"], "sweep.jobs=2: of a cluster's jobs, sweep.slurm.at_once"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_before_anything_is_written(words, message, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["-m", *FEW, "seed=1,2", *words]) == 78
+    assert message in capsys.readouterr().err
+    assert not Path("outputs").exists()
 
 
 def test_without_submitit_the_extra_is_named(monkeypatch, tmp_path):

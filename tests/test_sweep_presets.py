@@ -1,5 +1,7 @@
 """Presets that are sweeps, and what a sweep or a run means from another directory."""
 
+import csv
+import shutil
 import time
 from pathlib import Path
 
@@ -9,11 +11,13 @@ from helpers import LITTLE, summary
 from dltrain.cli import main
 from dltrain.config.compose import compose
 from dltrain.data.idx_file import encode
-from dltrain.verbs import _composing, _sweep, _sweep_search
+from dltrain.verbs import _composing, _sweep_search, _sweep_start
 
 FEW = (*LITTLE, "trainer.epochs=1", "trainer.limit_train_batches=3", "data.batch_size=16", "device.threads=1")
 GRID = "hydra: {sweeper: {params: {model: 'mlp,lenet', seed: '1,2,3'}}}\n"
-SEARCH = "sweep: {search: optuna, trials: 4}\nhydra: {sweeper: {params: {optim.lr: 'interval(0.1,1)', seed: '1,2'}}}\n"
+SEARCH = """sweep: {search: optuna, trials: 4}
+hydra: {sweeper: {params: {optim.lr: 'interval(0.1,1)', data.batch_size: '8,16'}}}
+"""
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def jobs(monkeypatch):
         found.extend(" ".join(word for word in job if not word.startswith("experiment=")) for job in jobs)
         return 0
 
-    monkeypatch.setattr(_sweep, "sweep", record)
+    monkeypatch.setattr(_sweep_start, "sweep", record)
     return found
 
 
@@ -61,8 +65,8 @@ def test_a_preset_with_parameters_is_the_grid_and_the_command_line_wins_key_by_k
         ("defaults: [override /hydra/launcher: joblib]\n", ["experiment=mine"], "sweep: {launcher: submitit_slurm}"),
         ("hydra: {sweeper: {params: {name: 'a,b'}}}\n", ["-m", "experiment=mine"], "name=a,b: that is one for all"),
         ("hydra: {sweeper: {params: {sed: '1,2'}}}\n", ["-m", "experiment=mine"], "unknown key sed"),
-        (SEARCH.replace("seed", "sed"), ["-m", "experiment=mine"], "unknown key sed"),
-        (SEARCH.replace("seed", "name"), ["-m", "experiment=mine"], "name=1,2: that is one for all jobs"),
+        (SEARCH.replace("data.batch_size", "sed"), ["-m", "experiment=mine"], "unknown key sed"),
+        (SEARCH.replace("data.batch_size", "name"), ["-m", "experiment=mine"], "name=8,16: that is one for all jobs"),
     ],
 )
 def test_what_a_preset_may_not_ask_for_is_said_in_one_line(text, words, message, capsys):
@@ -79,11 +83,11 @@ def test_a_preset_with_a_search_is_what_optuna_chooses_from(monkeypatch, capsys)
     spaces = []
     monkeypatch.setattr(_sweep_search.SearchSweep, "go", lambda sweep: spaces.append(sweep.search.space) or 0)
     preset(SEARCH)
-    assert ask("-m", "experiment=mine", "seed=3,4,5", "name=first") == 0
+    assert ask("-m", "experiment=mine", "data.batch_size=8,24", "name=first") == 0
     assert main(["resume", "first"]) == 0
     assert "experiment=mine asks for optim.lr=interval(0.1,1)\n" in capsys.readouterr().out
-    assert [set(space) for space in spaces] == [{"optim.lr", "seed"}] * 2
-    assert spaces[0]["seed"].choices == ("3", "4", "5")
+    assert [set(space) for space in spaces] == [{"optim.lr", "data.batch_size"}] * 2
+    assert spaces[0]["data.batch_size"].choices == ("8", "24")
 
 
 def test_composing_many_jobs_is_said_where_it_takes_long(monkeypatch, capsys):
@@ -98,6 +102,39 @@ def test_composing_many_jobs_is_said_where_it_takes_long(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     _composing.compose_jobs([["seed=1"]] * 30)
     assert capsys.readouterr().out == "composing 30 jobs\n"
+
+
+def undo(job: int) -> None:
+    """A job as if its sweep had been killed before it ended."""
+    folder = Path("outputs/sweeps/sweep")
+    (folder / str(job) / "summary.json").unlink()
+    lines = (folder / "sweep.jsonl").read_text().splitlines(True)
+    (folder / "sweep.jsonl").write_text("".join(line for line in lines if f'"end", "job": {job}' not in line))
+
+
+def rates() -> list[tuple[str, str]]:
+    with Path("outputs/sweeps/sweep/sweep.csv").open() as file:
+        return sorted((line["job"], line["optim.lr"]) for line in csv.DictReader(file))
+
+
+def test_a_job_that_has_begun_keeps_its_configuration_whatever_becomes_of_the_preset(capsys):
+    preset("optim: {lr: 0.1}\n")
+    words = ("-m", *FEW, "model=mlp", "experiment=mine", "name=sweep", "sweep.keep=all")
+    assert ask(*words, "seed=1,2") == 0
+    undo(1)
+    preset("optim: {lr: 0.2}\n")
+    assert ask(*words, "seed=1,2,3") == 0
+    shown = capsys.readouterr().out
+    assert "the same words mean other settings now than when 2 jobs were listed: they keep what they began" in shown
+    assert "note: jobs of the same words have run with other values of optim.lr: they stand apart" in shown
+    assert rates() == [("0", "0.1"), ("1", "0.1"), ("2", "0.2")], "two settings, not one"
+    undo(0)
+    record = Path("outputs/sweeps/sweep/0/metrics.jsonl")
+    record.write_text("".join(record.read_text().splitlines(True)[:1]))
+    shutil.rmtree("extra")
+    assert main(["resume", "sweep"]) == 3
+    assert main(["resume", "sweep", "--allow-changes"]) == 0
+    assert rates() == [("0", "0.1"), ("1", "0.1"), ("2", "0.2")]
 
 
 def idx_files(folder: str) -> None:

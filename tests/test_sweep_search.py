@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from optuna.trial import TrialState
 from dltrain.cli import main
 from dltrain.config.compose import compose, parse
 from dltrain.config.errors import ConfigError
+from dltrain.sweep.grid import expand
 from dltrain.sweep.search import Search
 from dltrain.sweep.space import distribution
 
@@ -63,7 +66,14 @@ def test_a_search_chooses_tells_and_ranks(sampler, capsys):
         assert trial.value == summary(FOLDER / str(trial.number))["best"]["value"]
         assert float(lines[trial.number]["optim.lr"]) == trial.params["optim.lr"]
         assert lines[trial.number]["optim"] == trial.params["optim"]
-    assert "Ranked by val accuracy" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Ranked by val accuracy" in shown
+    best = next(line for line in lines.values() if line["rank"] == "1")
+    (advice,) = [line for line in shown.splitlines() if "repeat the best: " in line]
+    words = shlex.split(advice.partition("repeat the best: ")[2])
+    assert words[:2] == ["dltrain", "-m"]
+    assert {f"optim.lr={best['optim.lr']}", f"optim={best['optim']}", "seed=1,2,3", *FEW} <= {*words}
+    assert len(expand(words[2:])) == 3
     assert main(["resume", "search", "sweep.trials=4"]) == 0
     assert len(study().trials) == 4
     assert main(["resume", "search", "sweep.trials=4"]) == 0
@@ -71,9 +81,9 @@ def test_a_search_chooses_tells_and_ranks(sampler, capsys):
 
 
 def test_a_grid_is_searched_as_a_whole():
-    assert main(command("optim=sgd,adam", "seed=range(1,3)", "sweep.sampler=grid", "sweep.trials=4")) == 0
-    found = {(trial.params["optim"], trial.params["seed"]) for trial in study().trials}
-    assert found == {("sgd", 1), ("sgd", 2), ("adam", 1), ("adam", 2)}
+    assert main(command("optim=sgd,adam", "data.batch_size=range(8,17,8)", "sweep.sampler=grid", "sweep.trials=4")) == 0
+    found = {(trial.params["optim"], trial.params["data.batch_size"]) for trial in study().trials}
+    assert found == {("sgd", 8), ("sgd", 16), ("adam", 8), ("adam", 16)}
 
 
 @pytest.mark.parametrize("pruner", ["median", "asha"])
@@ -103,9 +113,11 @@ def test_a_trial_that_fails_is_told_and_not_tried_again():
 def test_two_processes_work_on_one_study(storage):
     words = (RATES, "sweep.trials=8", f"sweep.storage={storage}", "sweep.study=shared", "sweep.jobs=1")
     processes = [
-        subprocess.Popen([sys.executable, "-m", "dltrain", *command(*words, name=name)], stdout=-3) for name in "ab"
+        subprocess.Popen([sys.executable, "-m", "dltrain", *command(*words, name=name)], stdout=-1, text=True)
+        for name in "ab"
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    shown = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
     if storage.startswith("journal"):
         from optuna.storages.journal import JournalFileBackend
 
@@ -119,16 +131,18 @@ def test_two_processes_work_on_one_study(storage):
     jobs = {name: len(list(Path("outputs/sweeps", name).glob("*/summary.json"))) for name in "ab"}
     assert sum(jobs.values()) == len(trials)
     assert all(jobs.values()), jobs
+    for name, text in zip("ab", shown, strict=True):
+        assert f"of this study {jobs[name]} trials are this sweep's" in text
 
 
 def test_a_study_that_was_killed_goes_on_and_tells_all():
     words = command(RATES, "sweep.trials=5", "trainer.epochs=3", "trainer.checkpoint_every=2 steps", "sweep.jobs=2")
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-m", "dltrain", *words], stdout=-3)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen([sys.executable, "-m", "dltrain", *words], stdout=-3, start_new_session=True)
         while not list(FOLDER.glob("*/checkpoints/step-*")):
             time.sleep(0.01)
         time.sleep(0.3)
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, number)  # with the server that jobs are forked from
         process.wait()
     asked = study().ask({"optim.lr": FloatDistribution(0.0001, 0.1, log=True)})  # as if killed before it was recorded
     first = json.loads((FOLDER / "sweep.jsonl").read_text().splitlines()[0])
@@ -188,6 +202,7 @@ def test_the_same_suggestion_once_more_runs_nothing_and_has_the_earlier_result(c
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     assert len(values) == 2, "a repeated trial has the value of the first"
     shown = capsys.readouterr().out
+    assert "2/2  " in shown
     assert shown.count("counts once more") == len(repeats) > 0
     assert "every combination has been tried: the search has ended" in shown
 
@@ -250,6 +265,7 @@ def test_a_study_of_ones_own_forgets_at_once_what_a_kill_left():
         (["optim.lr=interval(-2,-1)"], "optim.lr=-2.0: must be above 0"),
         (["model=glob(m*)"], "glob is not offered"),
         ([RATES, "sweep.sampler=grid"], "needs values or a range"),
+        ([RATES, "seed=1,2"], "seed=1,2: a search would choose the luckiest"),
         ([RATES, "hydra/launcher=submitit_local"], "dltrain[slurm]"),
     ],
 )

@@ -63,8 +63,22 @@ def test_a_row_comes_from_the_run_folder(tmp_path):
     write_run(tmp_path / "0", 0.9, best=best, parameters=7)
     row = result(tmp_path / "0", job=0, settings={"model": "mlp", "optim.lr": "0.1", "seed": "3"})
     assert row["setting"] == "model=mlp optim.lr=0.1 seed=3"
-    assert (row["status"], row["val_accuracy"], row["val_loss"], row["parameters"]) == ("completed", 0.95, 0.4, 7)
+    assert (row["status"], row["val_accuracy"], row["val_loss"], row["parameters"]) == ("completed", 0.95, 1 / 2, 7)
     assert row["train_loss"] is None
+
+
+def test_the_ranking_is_by_what_chose_the_weights(tmp_path):
+    """The first has the better loss at its best step and the worse one at its end; accuracies say the opposite."""
+    for job, (step, loss) in enumerate([(20, 0.3), (30, 0.35)]):
+        best = {"split": "val", "metric": "loss", "value": loss, "step": step}
+        write_run(tmp_path / str(job), 0.6 + job / 10, best=best)
+    rows = [result(tmp_path / str(job), job=job, settings={"model": "ab"[job]}) for job in range(2)]
+    assert ranking(rows) == "val_loss"
+    assert [row["val_loss"] for row in rows] == [0.3, 0.35]
+    assert [row["val_accuracy"] for row in rows] == pytest.approx([0.4, 0.7])
+    assert [group.setting for group in ranked(grouped(rows), "val_loss")] == ["model=a", "model=b"]
+    rows[1]["chosen_by"] = "val_accuracy"
+    assert ranking(rows) == "val_accuracy", "no one number has chosen all"
 
 
 def test_a_status_that_is_given_goes_before_the_summary(tmp_path):

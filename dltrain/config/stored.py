@@ -1,6 +1,7 @@
 """The configuration of a run that is there already: read back, and what of it may change while the run goes on."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
     if damaged:
         raise ConfigError(f"{path} is damaged: it has no {damaged[0]}")
     known = dict(leaves(container(config)))
-    for key, value in leaves(container(compose().config)):
+    for key, value in _usual():
         group, _, name = key.rpartition(".")
         if key not in known and name in schema.keys(group) and key not in schema.OF_OPTIONS:
             OmegaConf.update(config, key, value)
@@ -60,6 +61,11 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
         check_key(word.key_or_group, examples, [*choices])
         update(config, word)
     return Composition(check(config, examples, Path.cwd()), choices)
+
+
+@cache
+def _usual() -> tuple[tuple[str, Any], ...]:
+    return tuple(leaves(container(compose().config)))
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Change]:

@@ -121,4 +121,10 @@ def find(name: str | Path, outputs_dir: str | Path = "outputs") -> Path:
     for folder in (Path(name), outputs / "runs" / name, outputs / "sweeps" / name):
         if (folder / "config.yaml").is_file():
             return folder
-    raise RunError(f"no run {str(name)!r}: neither a run folder nor a name below {outputs / 'runs'}", exit_code=78)
+    for folder in (Path(name), outputs / "sweeps" / name):
+        if (folder / "sweep.jsonl").is_file():
+            raise RunError(f"{folder} is a sweep: name one of its jobs, such as {name}/0", exit_code=78)
+        if folder.name.isdigit() and (folder.parent / "sweep.jsonl").is_file():
+            raise RunError(f"{folder} is no run: that job was refused or has not begun, or there is none", exit_code=78)
+    where = f"{outputs / 'runs'} or {outputs / 'sweeps'}"
+    raise RunError(f"no run {str(name)!r}: neither a run folder nor a name below {where}", exit_code=78)

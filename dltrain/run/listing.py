@@ -80,8 +80,9 @@ class Sweep:
         return "unfinished" if statuses & {"waiting", "unfinished", "interrupted"} else "failed"
 
     def as_run(self) -> Run:
-        """A sweep without jobs, to be chosen by its name and status."""
-        return Run(self.name, self.folder, {"name": self.name, "sweep": self.name, "status": self.status}, self.reason)
+        """A sweep to be chosen by its name, and by its status where it has no jobs."""
+        status = None if self.jobs else self.status
+        return Run(self.name, self.folder, {"name": self.name, "sweep": self.name, "status": status}, self.reason)
 
 
 def read(outputs: Path) -> tuple[list[Run], list[Sweep]]:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,8 @@ from types import FrameType
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 heard: list[int] = []  # the exit code of a signal that came before a run had begun
 asked: list[int] = []  # that of the first signal of all
+_once = False
+WAITING = {*EXIT_CODES, signal.SIGHUP}
 
 
 class Interrupted(BaseException):
@@ -32,6 +35,8 @@ def stoppable() -> Iterator[None]:
     asked.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if asked and _once:
+            return
         code = EXIT_CODES[signal.Signals(number)]
         if not heard and _importing(frame):
             os.write(2, b"dltrain: interrupted\n")
@@ -53,18 +58,23 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def signalled(received: list[int], *, grace_seconds: float) -> Iterator[None]:
+def signalled(received: list[int], *, grace_seconds: float, echo_seconds: float = 0.0) -> Iterator[None]:
     """The first signal that asks to stop adds its exit code to `received`.
 
-    A second one leaves at once, as does the end of the grace: what is on disk is whole at every instant.
+    A second one leaves at once, as does the end of the grace: what is on disk is whole at every instant. What comes
+    within `echo_seconds` is the first one once more, as where it goes to a process and to its group.
     """
     timers: list[threading.Timer] = []
+    deaf_until = 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
+        nonlocal deaf_until
         code = EXIT_CODES[signal.Signals(number)]
         if received:
-            leave(code)
+            if not _once and time.monotonic() >= deaf_until:
+                leave(code)
         else:
+            deaf_until = time.monotonic() + echo_seconds
             received.append(code)
             asked.append(code)
             timers.append(threading.Timer(grace_seconds, leave, [code]))
@@ -80,6 +90,32 @@ def signalled(received: list[int], *, grace_seconds: float) -> Iterator[None]:
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def hear_once() -> None:
+    """Heed the first signal alone: whoever started this process decides how long it may take to save."""
+    global _once
+    _once = True
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Requests to stop wait, also in the processes that are started meanwhile: there until they are `listening`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Hear what waited and what comes, in a process that was started `unheard`; a hangup is not for it."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _importing(frame: FrameType | None) -> bool:

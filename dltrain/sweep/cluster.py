@@ -1,6 +1,9 @@
 """Jobs on a Slurm cluster, through submitit: an array of tasks; one that must give way goes on later."""
 
+import os
+import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +13,8 @@ from types import FrameType
 from typing import Any
 
 from dltrain.config.errors import ConfigError
-from dltrain.run.signals import Interrupted, asked, stoppable
-from dltrain.sweep.launcher import Outcome, Work
+from dltrain.run.signals import EXIT_CODES, Interrupted, asked, leave, stoppable
+from dltrain.sweep.launcher import KILL_AFTER_SECONDS, Outcome, Work
 from dltrain.sweep.slots import Slot
 
 POLL_SECONDS = {"slurm": 5.0, "local": 0.2}
@@ -26,12 +29,14 @@ class Task:
     work: Work
     job: Any
     slot: Slot
+    timeout: float | None = None
+    grace_seconds: float = 20.0
 
     def __call__(self) -> tuple[int, str]:
         """Run the job; returns its exit code and what went wrong.
 
         Where the cluster takes the node back (SIGUSR2), the job saves and ends, and submitit puts it into the queue
-        again, from which it goes on.
+        again, from which it goes on. One that takes longer than the timeout, since it last began, ends as failed.
         """
         requeue: Any = signal.getsignal(signal.SIGUSR2)
         preempted: list[int] = []
@@ -44,12 +49,26 @@ class Task:
                 stop(signal.SIGTERM, frame)
 
         signal.signal(signal.SIGUSR2, preempt)
+        late: list[str] = []
+        done = threading.Event()
+        threading.Thread(target=self._end_in_time, args=(done, late), daemon=True).start()
         code, message = self._run()
+        done.set()
+        if late:
+            return 1, late[0]
         if asked and not preempted:
             time.sleep(SECOND_SIGNAL_SECONDS)
         if preempted and code in (130, 143):
             requeue(signal.SIGUSR2, None)
         return code, message
+
+    def _end_in_time(self, done: threading.Event, late: list[str]) -> None:
+        """Have the job save and end once its time is over; where it is deaf, just end."""
+        if not done.wait(self.timeout):
+            late.append(f"timeout: no end within {self.timeout:g} s")
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not done.wait(self.grace_seconds + KILL_AFTER_SECONDS):
+                leave(EXIT_CODES[signal.SIGTERM])
 
     def checkpoint(self) -> Any:
         """What submitit runs when the job comes again: the same, which goes on from its last checkpoint."""
@@ -97,6 +116,17 @@ class Submitted:
             return Outcome(143 if self.stopped else 1, f"{said}; see {self.task.paths.stderr}", self.stopped)
 
 
+def check(config: Any) -> None:
+    """Raise ConfigError where jobs cannot be sent from here as a configuration asks."""
+    executor()
+    sweep = config.sweep
+    if sweep.jobs != "auto":
+        raise ConfigError(f"sweep.jobs={sweep.jobs}: of a cluster's jobs, sweep.slurm.at_once run at a time")
+    missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
+    if sweep.launcher == "submitit_slurm" and missing:
+        raise ConfigError(f"sweep.launcher=submitit_slurm: there is no {missing[0]} here; start it where Slurm is")
+
+
 def executor() -> Any:
     """What submitit submits with. Raises ConfigError where it is missing."""
     try:
@@ -121,6 +151,7 @@ class ClusterLauncher:
             mem_gb=slurm.memory_gb, slurm_array_parallelism=self.most,
             **{f"slurm_{key}": slurm[key] for key in ("partition", "account") if slurm[key]},
         )  # fmt: skip
+        self.timeout, self.grace_seconds = config.sweep.timeout, config.trainer.grace_seconds
         self.running: list[Submitted] = []
 
     def run(
@@ -146,5 +177,6 @@ class ClusterLauncher:
         if not jobs:
             return
         with self.executor.batch():  # which makes one array of them
-            tasks = [self.executor.submit(Task(self.work, job, self.slot)) for job in jobs]
+            limits = self.timeout, self.grace_seconds
+            tasks = [self.executor.submit(Task(self.work, job, self.slot, *limits)) for job in jobs]
         self.running += [Submitted(job, task) for job, task in zip(jobs, tasks, strict=True)]

@@ -1,5 +1,6 @@
 """Expanding overrides with several values into jobs."""
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
@@ -58,14 +59,20 @@ def settings(
 
     Where a job's words do not have a key, its value is what its configuration has: `configured(number, key)`.
     """
-    values = [dict(word.lstrip("+").split("=", 1) for word in of_the_run(job)) for job in jobs]
-    keys = [key for key in dict.fromkeys(key for job in values for key in job) if not _is_shared(values, key)]
-    for number, job in enumerate(values):
+    known = [written(of_the_run(job)) for job in jobs]
+    keys = [key for key in dict.fromkeys(key for job in known for key in job) if not _is_shared(known, key)]
+    for number, job in enumerate(known):
         found = {key: configured(number, key) for key in keys if key not in job}
         job.update({key: value for key, value in found.items() if value is not None})
-    varying = [key for key in keys if not _is_shared(values, key)]
-    return [{key: job[key] for key in varying if key in job} for job in values]
+    varying = [key for key in keys if not _is_shared(known, key)]
+    return [{key: job[key] for key in varying if key in job} for job in known]
 
 
-def _is_shared(values: Sequence[dict[str, str]], key: str) -> bool:
-    return len({job.get(key) for job in values}) == 1
+def written(overrides: Sequence[str]) -> dict[str, str]:
+    """The keys and values of a job's words, as they were written: Hydra escapes the braces of ${optim.lr}."""
+    words = (re.sub(r"\\([{}])", r"\1", word.lstrip("+")) for word in overrides)
+    return dict(word.split("=", 1) for word in words)
+
+
+def _is_shared(known: Sequence[dict[str, str]], key: str) -> bool:
+    return len({job.get(key) for job in known}) == 1

@@ -11,11 +11,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from dltrain.run.signals import EXIT_CODES, Interrupted, leave, stoppable
+from dltrain.run.signals import EXIT_CODES, Interrupted, hear_once, leave, listening, stoppable, unheard
 from dltrain.sweep.slots import Slot
 
 TICK_SECONDS, KILL_AFTER_SECONDS = 0.2, 5.0
@@ -146,6 +147,7 @@ class Launcher:
             target=_child,
             args=(theirs, errors.resolve(), self.work, job, slot, self.grace_seconds + KILL_AFTER_SECONDS),
         )
+        start_server()
         process.start()
         theirs.close()
         self.running.append(Running(job, slot, process, ours, time.monotonic()))
@@ -163,8 +165,19 @@ class Launcher:
                 each.process.kill()
 
 
+def start_server() -> None:
+    """Start what jobs are forked from, where it is not there: deaf, since signals to all are the launcher's to pass on.
+
+    Jobs are deaf, too, until they can save.
+    """
+    resource_tracker.ensure_running()  # which would listen again where the server starts it
+    with unheard():
+        forkserver.ensure_running()
+
+
 def _child(connection: Connection, errors: Path, work: Work, job: Any, slot: Slot, patience: float) -> None:
     os.setpgid(0, 0)  # Ctrl-C goes to the terminal's whole group: the parent alone passes it on
+    hear_once()
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
     faulthandler.enable()
@@ -172,7 +185,7 @@ def _child(connection: Connection, errors: Path, work: Work, job: Any, slot: Slo
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
     threading.Thread(target=_end_with_the_parent, args=(patience,), daemon=True).start()
     try:
-        with stoppable():
+        with stoppable(), listening():
             code = work(job, slot)
     except Interrupted as interruption:
         code = interruption.exit_code

@@ -34,15 +34,17 @@ class Job:
 
 @dataclass
 class Ledger:
-    """The jobs of a sweep by number, and the command that asked for them.
+    """The jobs of a sweep by number, the command that asked for them, and whether all of a grid's are `listed`.
 
     Lines are `{"event": "sweep", "command": {...}}`, `{"event": "job", "job", "key", "overrides", "trial"}`,
-    `{"event": "start", "job", "attempt", "time"}` and `{"event": "end", "job", "status", "code", "cause", "time"}`.
+    `{"event": "listed"}`, `{"event": "start", "job", "attempt", "time"}` and
+    `{"event": "end", "job", "status", "code", "cause", "time"}`.
     """
 
     folder: Path
     command: dict[str, Any] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
+    listed: bool = False
 
     @classmethod
     def create(cls, folder: Path, command: Mapping[str, Any]) -> "Ledger":
@@ -86,6 +88,11 @@ class Ledger:
             known = self.jobs[number]
         return known
 
+    def end_of_list(self) -> None:
+        """All jobs that were asked for are there. Raises WriteError."""
+        if not self.listed:
+            self._append("listed")
+
     def start(self, job: Job) -> None:
         """A job is about to begin. Raises WriteError."""
         self._append("start", job=job.number, attempt=job.attempts + 1, time=_now())
@@ -107,7 +114,10 @@ class Ledger:
         elif event == "job":
             if job != len(self.jobs):
                 raise ValueError(f"job {job} where job {len(self.jobs)} comes next")
+            self.listed = False
             self.jobs.append(Job(job, facts["key"], facts["overrides"], facts["trial"]))
+        elif event == "listed":
+            self.listed = True
         elif event == "start":
             self.jobs[job].attempts, self.jobs[job].status = facts["attempt"], "interrupted"
         elif event == "end":

@@ -90,6 +90,16 @@ class Search:
         return sum(SAME in trial.user_attrs for trial in self._trials())
 
     @property
+    def total(self) -> int:
+        """How many trials are to run, at most: each combination once."""
+        return min(int(self.most) - self.repeated, size(self.space))
+
+    @property
+    def elsewhere(self) -> int:
+        """How many trials other sweeps have run, or run."""
+        return sum(trial.number not in self.ours and SAME not in trial.user_attrs for trial in self._trials())
+
+    @property
     def is_exhausted(self) -> bool:
         """Whether the study ends before it has its trials, since each combination had one."""
         return len(self._trials()) < int(self.most) and self.left() == 0
@@ -200,7 +210,11 @@ def _storage(text: str) -> Any:
     try:
         if kind == "journal":
             return JournalStorage(JournalFileBackend(rest))
-        return RDBStorage(text, engine_kwargs={"connect_args": {"timeout": 60 * MINUTES_WAITED}})
+        options = {"connect_args": {"timeout": 60 * MINUTES_WAITED}}
+        try:
+            return RDBStorage(text, engine_kwargs=options)
+        except Exception:  # perhaps another process has made its tables at the same moment
+            return RDBStorage(text, engine_kwargs=options)
     except Exception as error:
         raise ConfigError(f"sweep.storage={text}: {str(error).splitlines()[0]}") from error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dltrain.run.folder import read_json, replacing
+from dltrain.run.folder import RunError, read_json, replacing
+from dltrain.run.record import read_rows
 from dltrain.sweep.statistics import LEVEL, Comparison, holm, paired
 
 Row = dict[str, Any]
@@ -20,7 +21,7 @@ def result(folder: Path, *, job: int, settings: Mapping[str, str], status: str |
     """One job's row, from its run folder; a job without a summary has failed.
 
     `settings` are the overrides that vary within the sweep; a `status` that is given, and its cause, go before what
-    the summary says.
+    the summary says. Where there are best weights, what is said of their split is of their step, as `chosen_by` has it.
     """
     summary = read_json(folder / "summary.json") or {"status": "failed"}
     said = summary.get("cause") or ""
@@ -29,10 +30,21 @@ def result(folder: Path, *, job: int, settings: Mapping[str, str], status: str |
     for column in RESULTS:
         split, _, metric = column.partition("_")
         row[column] = (summary.get(split) or {}).get(metric)
-    best = summary.get("best")
-    if best:
-        row[f"{best['split']}_{best['metric']}"] = best["value"]
+    if best := summary.get("best"):
+        row["chosen_by"] = f"{best['split']}_{best['metric']}"
+        at_best = _at(folder, best)
+        row |= {f"{best['split']}_{metric}": at_best.get(metric) for metric in ("accuracy", "loss")}
     return {**row, **{key: summary.get(key) for key in OTHERS}}
+
+
+def _at(folder: Path, best: Mapping[str, Any]) -> Row:
+    """The numbers of the best step; the best one alone where the record lacks it."""
+    try:
+        rows = read_rows(folder)
+    except RunError:  # of a damaged record, which must not keep the others from being ranked
+        rows = []
+    found = [row for row in rows if (row["split"], row["step"]) == (best["split"], best["step"])]
+    return {**(found[-1] if found else {}), best["metric"]: best["value"]}
 
 
 def label(settings: Mapping[str, str]) -> str:
@@ -64,12 +76,16 @@ def grouped(rows: Sequence[Row]) -> list[Group]:
 
 
 def ranking(rows: Sequence[Row]) -> str:
-    """The column to rank by: of all completed jobs that have been validated, accuracy, else loss; "" with neither."""
+    """The column to rank by: what the weights of all completed jobs were chosen by, else accuracy, else loss, of those
+    that have been validated; "" with neither.
+    """
     completed = [row for row in rows if row["status"] == "completed"]
     validated = [row for row in completed if any(row.get(column) is not None for column in RANKING)]
     if not validated:
         return ""
-    return next((column for column in RANKING if all(row.get(column) is not None for row in validated)), "")
+    chosen = dict.fromkeys(row.get("chosen_by") for row in validated)
+    columns = [column for column in (*chosen, *RANKING) if column in RANKING] if len(chosen) == 1 else RANKING
+    return next((column for column in columns if all(row.get(column) is not None for row in validated)), "")
 
 
 def ranked(groups: Sequence[Group], column: str) -> list[Group]:

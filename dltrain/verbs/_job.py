@@ -7,17 +7,18 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from dltrain.config import stored
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.config.tree import container
 from dltrain.run.folder import RunError
 from dltrain.run.lock import Lock
+from dltrain.sweep.launcher import start_server
 from dltrain.sweep.slots import Slot
 from dltrain.verbs._warm import DATA
 
@@ -33,6 +34,7 @@ class Request:
     number: int
     folder: Path
     composition: Composition
+    allow_changes: bool = False
 
     @property
     def run_folder(self) -> Path:
@@ -79,7 +81,19 @@ def begun_with(folder: Path) -> Slot | None:
 def _train(composition: Composition, request: Request) -> int:
     from dltrain.verbs._start import train
 
-    return train(composition, parent=request.folder, name=str(request.number))
+    return train(composition, parent=request.folder, name=str(request.number), allow_changes=request.allow_changes)
+
+
+def as_begun(folder: Path, config: Any) -> Composition | ConfigError | None:
+    """A job's own configuration, with the `sweep` of another one; None where it has not begun."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        own = stored.read(path)
+    except ConfigError as error:
+        return error
+    return _changed(own, {**container(own.config), "sweep": container(config)["sweep"]})
 
 
 def job_key(composition: Composition) -> str:
@@ -99,7 +113,7 @@ def preloaded(compositions: Iterable[Composition | ConfigError]) -> Iterator[tup
     os.environ[DATA] = f"[{','.join(nodes)}]"
     try:
         yield PRELOAD
-        forkserver.ensure_running()
+        start_server()
     finally:
         del os.environ[DATA]
 
@@ -110,6 +124,10 @@ def fitted(composition: Composition, slot: Slot) -> Composition:
         return composition
     plain: dict[str, Any] = container(composition.config)
     plain["device"]["threads"] = slot.threads
+    return _changed(composition, plain)
+
+
+def _changed(composition: Composition, plain: dict[str, Any]) -> Composition:
     config = OmegaConf.create(plain)
     OmegaConf.set_readonly(config, True)
     return Composition(config, composition.choices, composition.notes)

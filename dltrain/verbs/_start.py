@@ -28,13 +28,13 @@ from dltrain.verbs._keeper import Keeper
 from dltrain.verbs._session import Session
 
 
-def train(composition: Composition, *, parent: Path, name: str | None = None) -> int:
+def train(composition: Composition, *, parent: Path, name: str | None = None, allow_changes: bool = False) -> int:
     """Train in a new run folder, or go on in the one of that name; returns the exit code.
 
     Raises what `build`, `create` and `go_on` raise.
     """
     if name is not None and (parent / name).exists():
-        return go_on(parent / name, composition)
+        return go_on(parent / name, composition, allow_changes=allow_changes)
     sinks = _sinks(composition.config)
     run = build(composition.config)
     wanted = name or default_name(composition.choices["model"], composition.choices["optim"])

@@ -1,7 +1,5 @@
 """A sweep: jobs in processes and folders of their own, a ledger of what became of each, then a ranked table."""
 
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,44 +7,55 @@ from typing import Any
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.run.console import Console
-from dltrain.run.folder import RunError, create, read_json
-from dltrain.run.lock import Lock
+from dltrain.run.folder import read_json
 from dltrain.run.signals import signalled
-from dltrain.sweep.cluster import ClusterLauncher, executor
+from dltrain.sweep.cluster import ClusterLauncher
 from dltrain.sweep.grid import settings
 from dltrain.sweep.launcher import Launcher, Outcome
-from dltrain.sweep.ledger import FILE, Job, Ledger
+from dltrain.sweep.ledger import Job, Ledger
 from dltrain.sweep.slots import slots
 from dltrain.sweep.summary import Row, label, result
-from dltrain.verbs._configured import configured
-from dltrain.verbs._job import IN_USE, Request, drop_state, job_key, preloaded, run_job
+from dltrain.verbs._configured import Configurations
+from dltrain.verbs._job import IN_USE, Request, drop_state, preloaded, run_job
 from dltrain.verbs._sweep_board import Board, at_a_time, outcome_of
-from dltrain.verbs._sweep_table import sum_up
+from dltrain.verbs._sweep_table import MORE_SEEDS, sum_up
 
 SOME_FAILED, DIVERGED, INTERRUPTED = 3, 65, (130, 143)
 OWN_WORK_SECONDS = 10.0  # of a sweep that is asked to end, beside the grace of its jobs
+ECHO_SECONDS = 0.5  # within which `timeout`, which asks a process and then its group, has asked twice
 
 
 class Sweep:
     """The jobs of a grid in their folder, some of which may have run before.
 
-    `compositions` are by key, a refused one being its error. `config` is that of any job.
+    `compositions` are by number, a refused one being its error. `config` is that of any job.
     """
 
     good: tuple[str, ...] = ("completed",)
 
-    def __init__(self, ledger: Ledger, compositions: dict[str, Composition | ConfigError], config: Any) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        compositions: dict[int, Composition | ConfigError],
+        config: Any,
+        *,
+        allow_changes: bool = False,
+    ) -> None:
         self.ledger, self.compositions, self.config = ledger, compositions, config
-        self.folder, self.console = ledger.folder, Console()
-        self.settings = settings([job.overrides for job in ledger.jobs], self._configured)
+        self.folder, self.console, self.allow_changes = ledger.folder, Console(), allow_changes
+        self.configurations = Configurations(self.folder, compositions)
+        self.settings, self.apart = self.told_apart()
+        self.open: set[int] = set()
 
     def go(self) -> int:
         """Run what has not finished, sum up, and return the exit code."""
-        waiting = [job for job in self.ledger.jobs if job.key in self.compositions and not self.is_finished(job)]
+        waiting = [job for job in self.ledger.jobs if job.number in self.compositions and not self.is_finished(job)]
+        self.open = {job.number for job in waiting}
         if left := self.left(waiting):
             received: list[int] = []
             grace = self.config.trainer.grace_seconds + OWN_WORK_SECONDS
-            with signalled(received, grace_seconds=grace), Board(self.console, self.label, self.state) as board:
+            heard = signalled(received, grace_seconds=grace, echo_seconds=ECHO_SECONDS)
+            with heard, Board(self.console, self.label, self.state) as board:
 
                 def look(running: list[Any]) -> None:
                     self.look(running)
@@ -57,7 +66,11 @@ class Sweep:
         else:
             self.console.say(f"{self.folder}: there is nothing left to run")
             received = []
-        sum_up(self.console, self.folder, [self.row(job) for job in self.ledger.jobs])
+        self.settings, self.apart = self.told_apart()
+        if self.apart:
+            keys = ", ".join(self.apart)
+            self.console.say(f"note: jobs of the same words have run with other values of {keys}: they stand apart")
+        sum_up(self.console, self.folder, [self.row(job) for job in self.ledger.jobs], repeat=self.repeat)
         if any(job.status in ("waiting", "interrupted") for job in self.ledger.jobs):
             self.console.say(f"to go on: dltrain resume {self.folder}")
         if received:
@@ -80,7 +93,7 @@ class Sweep:
         accepted = [each.config for each in self.compositions.values() if isinstance(each, Composition)]
         places = slots([*accepted, *[self.config] * jobs][: max(jobs, len(accepted))])[:jobs]
         timeout, grace = self.config.sweep.timeout, self.config.trainer.grace_seconds
-        done = sum(job.finished for job in self.ledger.jobs)
+        done = self.done
         had = f"{done} done, " if done else ""
         self.console.say(f"{had}{jobs} to run in {self.folder}, {at_a_time(places)}")
         with preloaded(self.compositions.values()) as modules:
@@ -100,12 +113,12 @@ class Sweep:
 
     def request(self, job: Job) -> Iterator[Request]:
         """A job, recorded as begun; one whose configuration is refused ends before it begins."""
-        composition = self.compositions[job.key]
+        composition = self.compositions[job.number]
         self.ledger.start(job)
         if isinstance(composition, ConfigError):
             self.end(job, Outcome(composition.exit_code, str(composition)))
         else:
-            yield Request(job.number, self.folder, composition)
+            yield Request(job.number, self.folder, composition, self.allow_changes)
 
     def look(self, running: list[Any]) -> None:
         """See the jobs under way, several times a second."""
@@ -116,6 +129,7 @@ class Sweep:
         said = (read_json(folder / "summary.json") or {}).get("cause")
         cause = (said or outcome.words) if status in ("failed", "diverged") else ""
         self.ledger.end(job, status=status, code=outcome.code, cause=cause)
+        self.open.discard(job.number)
         logs = [log for log in (self._errors(job.number), folder / "train.log") if log.is_file()]
         where = f", see {' and '.join(map(str, logs))}" if logs and status == "failed" else ""
         self.console.say(f"{self.done}/{self.total}  {self.label(job)}  {status}  {outcome_of(self.row(job))}{where}")
@@ -126,8 +140,9 @@ class Sweep:
 
     @property
     def done(self) -> int:
-        """How many jobs have come to an end."""
-        return sum(each.status not in ("waiting", "interrupted") for each in self.ledger.jobs)
+        """How many jobs have come to an end, and are not to be run."""
+        ended = [job for job in self.ledger.jobs if job.status not in ("waiting", "interrupted")]
+        return sum(job.number not in self.open for job in ended)
 
     def state(self) -> str:
         """How far the sweep is."""
@@ -147,9 +162,22 @@ class Sweep:
         folder = self.folder / str(job.number)
         return result(folder, job=job.number, settings=self.settings[job.number], status=job.status, cause=job.cause)
 
-    def _configured(self, number: int, key: str) -> str | None:
-        composition = self.compositions.get(self.ledger.jobs[number].key)
-        return configured(key, composition, self.folder / str(number))
+    def chosen(self) -> list[dict[str, str]]:
+        """What the words of the jobs tell them apart by."""
+        return settings([job.overrides for job in self.ledger.jobs], self.configurations.value)
+
+    def repeat(self, job: int) -> str:
+        """How to have more seeds, where this job is the best."""
+        return MORE_SEEDS
+
+    def told_apart(self) -> tuple[list[dict[str, str]], list[str]]:
+        """What tells the jobs apart, and the keys of it that their words alone do not tell."""
+        found = self.chosen()
+        keys = self.configurations.apart(found)
+        for number, each in enumerate(found):
+            values = {key: self.configurations.value(number, key) for key in keys}
+            each.update({key: value for key, value in values.items() if value is not None})
+        return found, keys
 
     def is_finished(self, job: Job) -> bool:
         """Whether a job has ended for good, also where the sweep was killed before it could take note."""
@@ -169,64 +197,6 @@ class Sweep:
             drop_state(folder, self.config)
         self.ledger.end(job, status="completed", code=0, cause="")
         return True
-
-
-def sweep(
-    jobs: Sequence[Sequence[str]],
-    compositions: Sequence[Composition | ConfigError],
-    *,
-    folder: Path | None = None,
-    **command: Any,
-) -> int:
-    """Run all jobs, given by their overrides and composed; 3 where not every one completed.
-
-    In a folder of a sweep that is there already, also by `sweep.resume` or `name`, what has finished is not run again.
-    `command` is kept, to make the same jobs again. Raises ConfigError where all are refused, RunError and WriteError.
-    """
-    accepted = [each for each in compositions if isinstance(each, Composition)]
-    if not accepted:
-        refusal = compositions[0]
-        assert isinstance(refusal, ConfigError)
-        raise refusal
-    config = accepted[0].config
-    with Lock() as lock:
-        ledger = open_ledger(config, command, lock, folder)
-        known, changed = {}, 0
-        for job, composition in zip(jobs, compositions, strict=True):
-            key = job_key(composition) if isinstance(composition, Composition) else " ".join(job)
-            added = ledger.add(key, job)
-            known[added.key] = composition
-            changed += added.key != key
-        if changed:
-            print(
-                f"note: the same words mean other settings now than when {changed} of the jobs began (see dltrain diff)"
-            )
-        return Sweep(ledger, known, config).go()
-
-
-def open_ledger(config: Any, command: dict[str, Any], lock: Lock, folder: Path | None) -> Ledger:
-    """The ledger of the sweep to go on with, or a new one in a folder of its own, locked."""
-    if config.sweep.launcher != "local":
-        executor()  # which may be missing: better told before there is a folder
-    parent = Path(config.outputs_dir) / "sweeps"
-    named = parent / config.name if config.name and (parent / config.name).exists() else None
-    there = folder or (Path(config.sweep.resume) if config.sweep.resume else named)
-    if there:
-        if not (there / FILE).is_file():
-            raise ConfigError(f"{there} is no sweep: it has no {FILE}")
-        lock.take(there)
-        return Ledger.read(there)
-
-    def fill(draft: Path) -> None:
-        lock.take(draft)
-        anywhere = [str(Path(folder).resolve()) for folder in command["config_dirs"]]
-        Ledger.create(draft, {**command, "config_dirs": anywhere, "id": uuid.uuid4().hex})
-
-    name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    try:
-        return Ledger.read(create(parent, name, fill, numbered=config.name is None))
-    except FileExistsError as error:
-        raise RunError(f"name={name}: {error} was made by another sweep just now", exit_code=73) from error
 
 
 def _status(outcome: Outcome) -> str:

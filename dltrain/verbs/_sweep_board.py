@@ -74,7 +74,7 @@ def at_a_time(places: Sequence[Slot]) -> str:
 
 def outcome_of(row: Row) -> str:
     """Why a job failed, or what it came to."""
-    column = next((name for name in RESULTS if row[name] is not None), None)
+    column = next((name for name in (row.get("chosen_by"), *RESULTS) if name and row[name] is not None), None)
     if row["cause"] or column is None:
         return str(row["cause"])
     return f"{column.replace('_', ' ')} {number(row[column])}, {row['seconds']:.1f} s"

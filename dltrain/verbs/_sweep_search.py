@@ -1,22 +1,24 @@
 """A sweep whose jobs optuna chooses, one after another."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.compose import Composition, compose_all
+from dltrain.config.compose import Composition, compose_all, parse
 from dltrain.config.errors import ConfigError
 from dltrain.run.folder import read_json
 from dltrain.run.lock import Lock
 from dltrain.run.record import read_rows
-from dltrain.sweep.grid import samples
+from dltrain.sweep.grid import samples, written
 from dltrain.sweep.launcher import Outcome
-from dltrain.sweep.ledger import Job, Ledger
+from dltrain.sweep.ledger import Job, Ledger, of_the_run
 from dltrain.sweep.search import Search
 from dltrain.sweep.summary import label
 from dltrain.verbs._composing import asking, check_shared, compose_jobs, say_asked
 from dltrain.verbs._job import Request, job_key
-from dltrain.verbs._sweep import Sweep, open_ledger
+from dltrain.verbs._sweep import Sweep
+from dltrain.verbs._sweep_start import begun, open_ledger
 
 NO_MORE = {"failed", "diverged"}
 
@@ -26,21 +28,27 @@ class SearchSweep(Sweep):
 
     good = ("completed", "pruned")
 
-    def __init__(self, ledger: Ledger, search: Search, config: Any, where: dict[str, Any]) -> None:
-        composed = compose_jobs([job.overrides for job in ledger.jobs], **where)
-        super().__init__(ledger, {job.key: each for job, each in zip(ledger.jobs, composed, strict=True)}, config)
+    def __init__(
+        self, ledger: Ledger, search: Search, config: Any, where: dict[str, Any], *, allow_changes: bool
+    ) -> None:
         self.search, self.where = search, where
-        self.settings = [self._chosen(job.overrides) for job in ledger.jobs]
+        composed = compose_jobs([job.overrides for job in ledger.jobs], **where)
+        pairs = zip(ledger.jobs, composed, strict=True)
+        known = {job.number: begun(ledger, job, config) or each for job, each in pairs}
+        super().__init__(ledger, known, config, allow_changes=allow_changes)
 
     def go(self) -> int:
         code = super().go()
+        if self.search.shared:
+            here, elsewhere = len(self.ledger.jobs), self.search.elsewhere
+            self.console.say(f"of this study {here} trials are this sweep's, {elsewhere} are of others")
         if self.done == len(self.ledger.jobs) and self.search.is_exhausted:
             self.console.say("every combination has been tried: the search has ended")
         return code
 
     @property
     def total(self) -> int:
-        return int(self.search.most) - self.search.repeated
+        return self.search.total
 
     def left(self, waiting: Sequence[Job]) -> int:
         for job in self.ledger.jobs:
@@ -53,12 +61,12 @@ class SearchSweep(Sweep):
         for trial, overrides in self.search.ask():
             composition = compose_all([overrides], **self.where)[0]
             key = str(composition) if isinstance(composition, ConfigError) else job_key(composition)
-            chosen = self._chosen(overrides)
+            chosen = self._values(overrides)
             if isinstance(composition, Composition) and (earlier := self.search.same_as(trial, key)) is not None:
                 self.console.say(f"{label(chosen)}  was tried: the result of trial {earlier} counts once more")
                 continue
             job = self.ledger.add(key, overrides, trial=trial)
-            self.compositions[key] = composition
+            self.compositions[job.number] = composition
             self.settings.append(chosen)
             yield from self.request(job)
 
@@ -86,12 +94,21 @@ class SearchSweep(Sweep):
         """As for a grid; a trial that failed has been told of, and is not tried again."""
         return super().is_finished(job) or job.status in NO_MORE
 
-    def _chosen(self, overrides: Sequence[str]) -> dict[str, str]:
-        values = dict(word.split("=", 1) for word in overrides)
+    def repeat(self, job: int) -> str:
+        words = of_the_run(self.ledger.jobs[job].overrides)
+        kept = [word for word in words if parse(word).key_or_group not in ("seed", "sweep.search")]
+        folders = [part for folder in self.where["config_dirs"] for part in ("--config-dir", folder)]
+        return f"repeat the best: {shlex.join(['dltrain', '-m', *kept, 'seed=1,2,3', *folders])}"
+
+    def chosen(self) -> list[dict[str, str]]:
+        return [self._values(job.overrides) for job in self.ledger.jobs]
+
+    def _values(self, overrides: Sequence[str]) -> dict[str, str]:
+        values = written(overrides)
         return {key: values[key] for key in self.search.space}
 
 
-def search(words: Sequence[str], *, folder: Path | None = None, **where: Any) -> int:
+def search(words: Sequence[str], *, folder: Path | None = None, allow_changes: bool = False, **where: Any) -> int:
     """Run the trials of a study; 3 where not every one completed or was pruned.
 
     What a preset asks for is chosen too. Raises ConfigError, RunError and WriteError.
@@ -103,13 +120,16 @@ def search(words: Sequence[str], *, folder: Path | None = None, **where: Any) ->
         given = [*sample.sweep, *words]
         sample = _sample(given, where)
     config = sample.config
+    for word in given:
+        if parse(word).key_or_group == "seed" and parse(word).is_sweep_override():
+            raise ConfigError(f"{word}: a search would choose the luckiest; give one, and repeat the best afterwards")
     if config.data.val_size == 0:
         raise ConfigError("data.val_size=0: a search needs validation to choose by")
     asked = Search(given, config)
     with Lock() as lock:
         ledger = open_ledger(config, {"words": list(words), **where}, lock, folder)
         asked.begin(ledger.folder, identity=ledger.command["id"], jobs=[job.trial for job in ledger.jobs])
-        return SearchSweep(ledger, asked, config, where).go()
+        return SearchSweep(ledger, asked, config, where, allow_changes=allow_changes).go()
 
 
 def _sample(words: Sequence[str], where: dict[str, Any]) -> Composition:

@@ -1,6 +1,6 @@
 """What ends a sweep: sweep.csv, the ranked table, what can be believed of it, and the picture."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,11 +24,17 @@ from dltrain.sweep.summary import (
 )
 
 MOST_CAUSES, ANY_WIDTH = 20, 10_000
+MORE_SEEDS = "add seed=1,2,3"
 BESIDE = "the best minus it, 95 % interval"
 
 
-def sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
-    """Write sweep.csv, sweep.png and sweep.svg into a sweep's folder, replacing earlier ones, and print the table."""
+def sum_up(
+    console: Console, folder: Path, rows: Sequence[Row], *, repeat: Callable[[int], str] = lambda job: MORE_SEEDS
+) -> None:
+    """Write sweep.csv, sweep.png and sweep.svg into a sweep's folder, replacing earlier ones, and print the table.
+
+    `repeat` says how to have more seeds, where the best job is the one of a number.
+    """
     column = ranking(rows)
     groups = ranked(grouped(rows), column)
     lines = table_rows(groups)
@@ -40,7 +46,7 @@ def sum_up(console: Console, folder: Path, rows: Sequence[Row]) -> None:
     if several:
         _say_how_to_read(console, against_the_best(groups, column))
     elif len(groups) > 1:
-        console.say("one seed proves little: add seed=1,2,3")
+        console.say(f"one seed proves little: {repeat(groups[0].rows[0]['job'])}")
     pictures = draw_sweep({group.setting: group.rows for group in groups}, folder, column=column)
     console.say(f"table    {folder / 'sweep.csv'}")
     if pictures:
@@ -62,7 +68,8 @@ def _heading(column: str) -> str:
 
 def _table_of_jobs(rows: Sequence[Row], column: str) -> Table:
     headings = {"rank": "right", "setting": "left", "status": "left"}
-    shown = [name for name in RESULTS[:4] if any(row[name] is not None for row in rows)][:3]
+    wanted = dict.fromkeys([*([column] if column else []), *RESULTS[:4]])
+    shown = [name for name in wanted if any(row[name] is not None for row in rows)][:3]
     cells = [
         [str(row["rank"] or "-"), row["setting"], row["status"], *(number(row[name]) for name in shown)] for row in rows
     ]
@@ -128,7 +135,8 @@ def _signed(value: Any) -> str:
 
 def _say_causes(console: Console, rows: Sequence[Row]) -> None:
     """Why jobs did not complete, apart from those that a search gave up on purpose."""
-    causes = [f"{row['setting']}: {row['cause']}" for row in rows if row["cause"] and row["status"] != "pruned"]
+    failed = [(row["setting"], row["cause"]) for row in rows if row["cause"] and row["status"] != "pruned"]
+    causes = [cause if cause.startswith(f"{setting}:") else f"{setting}: {cause}" for setting, cause in failed]
     for line in causes[:MOST_CAUSES]:
         console.say(line)
     if len(causes) > MOST_CAUSES:

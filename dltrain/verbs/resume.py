@@ -24,7 +24,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     from dltrain.sweep.ledger import find_sweep
 
     if (folder := find_sweep(runs[0], outputs)) is not None:
-        return _go_on_with_sweep(folder, overrides)
+        return _go_on_with_sweep(folder, overrides, allow_changes=flags.allow_changes)
 
     from dltrain.config import stored
     from dltrain.run.folder import find
@@ -36,7 +36,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     return go_on(folder, composition, allow_changes=flags.allow_changes)
 
 
-def _go_on_with_sweep(folder: Path, overrides: list[str]) -> int:
+def _go_on_with_sweep(folder: Path, overrides: list[str], *, allow_changes: bool) -> int:
     """Run what has not finished of a sweep, by the command that began it."""
     from dltrain.sweep.ledger import Ledger
     from dltrain.verbs.train import run_sweep
@@ -45,6 +45,11 @@ def _go_on_with_sweep(folder: Path, overrides: list[str]) -> int:
         if not word.startswith("sweep."):
             raise ConfigError(f"{word}: a sweep goes on with the jobs it has; only sweep.* may change")
     ledger = Ledger.read(folder)
+    if ledger.listed:
+        from dltrain.verbs._sweep_start import go_on_with
+
+        return go_on_with(folder, overrides, allow_changes=allow_changes)
     command = {key: value for key, value in ledger.command.items() if key != "id"}
+    words = [*command.pop("words"), *overrides]
     more = [[*job.overrides, *overrides] for job in ledger.jobs if job.trial is None]
-    return run_sweep([*command.pop("words"), *overrides], folder=folder, more=more, **command)
+    return run_sweep(words, folder=folder, more=more, allow_changes=allow_changes, **command)

@@ -36,7 +36,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if flags.yes and not flags.prune:
         raise UsageError("--yes goes with --prune")
     runs, sweeps = listing.read(outputs)
-    everything = [*runs, *(job for sweep in sweeps for job in sweep.jobs or [sweep.as_run()])]
+    everything = [*runs, *(each for sweep in sweeps for each in (sweep.as_run(), *sweep.jobs))]
     meant = {run.folder for run in _meant(everything, chosen, flags.sort)}
     runs = [run for run in runs if run.folder in meant]
     jobs = {sweep.name: [job for job in sweep.jobs if job.folder in meant] for sweep in sweeps}
@@ -76,7 +76,7 @@ def _add_settings(runs: Sequence[Run]) -> None:
     from dltrain.config.plain import settings
 
     for run in runs:
-        if run.status not in ("broken", "waiting"):
+        if run.values["status"] not in (None, "broken", "waiting"):
             try:
                 run.values = {**settings(run.folder / "config.yaml"), **run.values}
             except ConfigError as error:

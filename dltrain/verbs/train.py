@@ -59,7 +59,14 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     return train(composition, parent=Path(config.outputs_dir) / "runs", name=config.name)
 
 
-def run_sweep(words: list[str], *, folder: Path | None = None, more: Sequence[list[str]] = (), **where: Any) -> int:
+def run_sweep(
+    words: list[str],
+    *,
+    folder: Path | None = None,
+    more: Sequence[list[str]] = (),
+    allow_changes: bool = False,
+    **where: Any,
+) -> int:
     """Run what the words with several values ask for: every combination, or what optuna chooses.
 
     With a folder, go on with the sweep in it, also with `more` jobs that it has.
@@ -68,12 +75,12 @@ def run_sweep(words: list[str], *, folder: Path | None = None, more: Sequence[li
     if _searches(words, where):
         from dltrain.verbs._sweep_search import search
 
-        return search(words, folder=folder, **where)
+        return search(words, folder=folder, allow_changes=allow_changes, **where)
     jobs, compositions = _grid(words, where)
-    from dltrain.verbs._sweep import sweep
+    from dltrain.verbs._sweep_start import sweep
 
     jobs, compositions = [*jobs, *more], [*compositions, *compose_jobs(more, **where)]
-    return sweep(jobs, compositions, folder=folder, words=words, **where)
+    return sweep(jobs, compositions, folder=folder, allow_changes=allow_changes, words=words, **where)
 
 
 def _grid(words: list[str], where: dict[str, Any]) -> tuple[list[list[str]], list[Composition | ConfigError]]:
