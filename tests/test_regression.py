@@ -177,6 +177,11 @@ def test_a_loaded_regression_predicts_in_the_unit_of_the_target():
         (["trainer.monitor=val_accuracy"], "there is no accuracy without classes; choose val_loss"),
         (["data.classes=[0,1]"], "data.classes=[0, 1]: these data have no classes"),
         (["data=csv"], "data.path=null: data=csv needs the path of a file"),
+        (["data=csv", "data.path=x", "data.separator=::"], "data.separator=::: must be one character"),
+        (["data=function", "loss=mse"], "loss=mse: it does not look at the function of data=function"),
+        (["data=function", "loss.l2=0.5"], "l2=0.5: the model has no weights to keep small"),
+        (["data=markov_text", "data.length=2", "model=ngram", "model.order=4"], "order=4 looks back 3 tokens"),
+        (["model=sequential", "model.layers=[{conv: {channels: 4, kernel: 2.5}}]", "data=synthetic"], "kernel must be"),
     ],
 )
 def test_what_does_not_fit_numbers_is_refused(words, message, capsys):
@@ -211,3 +216,19 @@ def test_a_run_finds_its_table_from_every_directory(tmp_path, monkeypatch):
     assert main(["resume", str(folder), "trainer.epochs=2"]) == 0
     assert summary(folder)["epochs"] == 2
     assert main(["experiment=airfoil", "device=cpu", "trainer.epochs=1", "name=anywhere"]) == 0
+
+
+def test_a_column_is_named_on_the_command_line_too(tmp_path, capsys):
+    words = [
+        "data=csv",
+        f"data.path={written(tmp_path, 'x,price' + chr(10) + '1,2' + chr(10) + '3,5' + chr(10) + '5,6')}",
+    ]
+    run(*words, "data.target=price", "data.batch_size=2", "trainer.epochs=2", "device=cpu")
+    assert "an epoch" in capsys.readouterr().out
+    run(*words, "data.target=prize", "data.batch_size=2", "device=cpu", name="other", expected=66)
+    assert "no column 'prize'; there are x, price" in capsys.readouterr().err
+
+
+def test_decay_that_decays_nothing_is_said(capsys):
+    run("data=function", "optim=sgd", "optim.weight_decay=0.9", "data.steps=2")
+    assert "note: optim.weight_decay decays nothing" in capsys.readouterr().out

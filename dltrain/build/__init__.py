@@ -12,7 +12,7 @@ from dltrain import initializers, losses, metrics, models, optim, schedules
 from dltrain.build.beginning import begin
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
-from dltrain.components import find, make
+from dltrain.components import find, make, worded
 from dltrain.config import schema
 from dltrain.config.errors import ConfigError
 from dltrain.data.batches import Batches
@@ -111,7 +111,7 @@ def _engine(
         shown={name: metrics.measure(name).shown for name in served.measures},
         schedule=lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs),
         precision=precision,
-        penalty=losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on),
+        penalty=worded("loss", lambda: losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on)),
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
         microbatch=trainer.parts or (supply.batch_size if trainer.accumulate > 1 else None),

@@ -98,6 +98,8 @@ class Console:
         execution = "" if summary["execution"] == "eager" else f", {summary['execution']}"
         where = f"{summary['device']}, {summary['precision']}{execution}"
         self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s, {where}")
+        if summary["epochs"] > 1:
+            self.say(f"pace    {summary['seconds'] / summary['epochs']:.3g} s an epoch")
         self._throughput(summary)
         for picture in ("curves", "path"):
             if (folder / f"{picture}.png").is_file():
