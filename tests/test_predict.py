@@ -87,7 +87,7 @@ def test_dark_on_light_pictures_are_noticed_and_inverted(trained, images, capsys
     assert main(["predict", trained, "usual.png", "inverted.png", "--json"]) == 0
     told = capsys.readouterr()
     usual, inverted = map(json.loads, told.out.splitlines())
-    assert told.err == "note: 1 of 2 look inverted beside the training pictures: try --invert\n"
+    assert told.err == "note: 1 of 2 pictures look inverted beside the training pictures: try --invert\n"
     assert main(["predict", trained, "inverted.png", "--invert", "--json"]) == 0
     told = capsys.readouterr()
     righted = json.loads(told.out)

@@ -76,7 +76,7 @@ def _show(columns: dict[str, str], rows: list[list[str]]) -> None:
 def _mostly(row: list[int], place: int, names: list[str]) -> str:
     """The class that examples of one are most often taken for."""
     count, other = max((count, -each) for each, count in enumerate(row) if each != place)
-    return f"{names[-other]} {count / sum(row):.1%}" if count else "-"
+    return f"{names[-other]} {100 * count / sum(row):.1f} %" if count else "-"
 
 
 def _short(name: str) -> str:

@@ -37,7 +37,8 @@ def predict_pictures(trained: Trained, named: Sequence[Path], *, top: int, as_js
         told = [Named.of(path, row, trained.class_names, top=top) for path, _, row in read]
         _show(told, as_json=as_json)
     if suspects:
-        _say(f"note: {suspects} of {len(paths)} look inverted beside the training pictures: {_advice(invert)}")
+        which = "the picture looks" if len(paths) == 1 else f"{suspects} of {len(paths)} pictures look"
+        _say(f"note: {which} inverted beside the training pictures: {_advice(invert)}")
     for path, why in failures.items():
         _say(f"dltrain: {path}: {why}")
     return UNREADABLE if failures else 0
