@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "dltrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"optim", "schedules", "initializers", "losses", "metrics"}
 BELOW_BUILD = {"train", "engine", "data", "models", "config", "components", "landscapes", *LEAVES}
-BELOW_VERBS = {*BELOW_BUILD, "sweep", "report", "run", "loggers", "build", "trained", "bench"}
+BELOW_VERBS = {*BELOW_BUILD, "sweep", "report", "run", "loggers", "build", "trained", "bench", "evaluation"}
 
 # Room: the rooms it may import, and the packages from outside, the standard library and numpy apart.
 HOUSE: dict[str, tuple[set[str], set[str]]] = {
@@ -32,6 +32,7 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "engine": (set(), {"torch"}),
     "data": ({"landscapes"}, {"torch", "torchvision", "PIL"}),
     "landscapes": (set(), set()),
+    "evaluation": (set(), set()),  # formulas of predictions, in numpy, that need no torch
     "models": (set(), {"torch", "torchvision"}),
     **{leaf: (set(), {"torch"}) for leaf in LEAVES},
     "run": (set(), {"safetensors", "rich", "tqdm", "torch"}),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import FASHION_MNIST
 from helpers import LITTLE, summary
+from PIL import Image
 
 from dltrain import data
 from dltrain.cli import main
@@ -46,10 +47,15 @@ def test_a_command_runs(line):
     inspected = words[0] == "inspect" and "=" in words[1]
     plain = (verb and not inspected) or any(word in ("--help", "--cfg", "-sc") for word in words)
     expected = 78 if "78" in line_of(line) else 0
-    runs = [word for word in words[1:] if "=" not in word] if words[0] in ("diff", "resume", "inspect") else []
+    runs = [word for word in words[1:] if "=" not in word] if words[0] in ("diff", "resume", "inspect", "eval") else []
     for name in [*runs, *(word.partition("=")[2] for word in words if word.startswith("init.path="))]:
         assert main([*on_little_data(["model=mlp"]), f"name={name}"]) == 0
-    if words[:1] == ["predict"]:
+    if words[:1] == ["predict"] and "--prompt" not in words:
+        assert main([*on_little_data(["model=mlp"]), f"name={words[1]}"]) == 0
+        Path("pictures").mkdir()
+        for path in ("shoe.jpg", "pictures/shoe.jpg"):
+            Image.new("L", (40, 30)).save(path)
+    elif words[:1] == ["predict"]:
         assert main([*on_little_data(["data=text", "data.path=README.md"]), f"name={words[1]}"]) == 0
     assert main(words if plain else on_little_data(words)) == expected
 

@@ -26,6 +26,9 @@ SETTINGS = {  # formulas of the notes: the command lines in the head of conf/exp
 }
 
 
+PRICES = "x,price\n1,2\n3,5\n5,6\n"
+
+
 def written(tmp_path, text):
     path = tmp_path / "table.txt"
     path.write_text(text)
@@ -219,10 +222,7 @@ def test_a_run_finds_its_table_from_every_directory(tmp_path, monkeypatch):
 
 
 def test_a_column_is_named_on_the_command_line_too(tmp_path, capsys):
-    words = [
-        "data=csv",
-        f"data.path={written(tmp_path, 'x,price' + chr(10) + '1,2' + chr(10) + '3,5' + chr(10) + '5,6')}",
-    ]
+    words = ["data=csv", f"data.path={written(tmp_path, PRICES)}"]
     run(*words, "data.target=price", "data.batch_size=2", "trainer.epochs=2", "device=cpu")
     assert "an epoch" in capsys.readouterr().out
     run(*words, "data.target=prize", "data.batch_size=2", "device=cpu", name="other", expected=66)

@@ -68,6 +68,24 @@ def _usual() -> tuple[tuple[str, Any], ...]:
     return tuple(leaves(container(compose().config)))
 
 
+def read_with_data(path: Path, words: Sequence[str], *, more: Sequence[str] = ()) -> DictConfig:
+    """The configuration of `read`, with other settings of `data` or another choice of it, and `more` overrides.
+
+    Another data set is batched, sized and standardized as the run's, unless the words say otherwise.
+    """
+    for text in words:
+        if parse(text).key_or_group.partition(".")[0] != "data":
+            raise ConfigError(f"--data {text}: it sets data=NAME and data.KEY=VALUE alone")
+    if not any(parse(text).key_or_group == "data" for text in words):
+        return read(path, [*words, *more]).config
+    config = container(read(path, more).config)
+    kept = [f"data.{key}={config['data'][key]}" for key in ("batch_size", "image_size", "standardize")]
+    other = container(compose([*kept, *words]).config)
+    made: DictConfig = OmegaConf.create({**config, "data": other["data"]})
+    OmegaConf.set_readonly(made, True)
+    return made
+
+
 def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Change]:
     """The keys that differ between two configurations, with both values."""
     old, new = dict(leaves(before)), dict(leaves(after))

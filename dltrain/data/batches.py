@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -54,6 +55,7 @@ class Batches:
         self.sequence = sequence
         self.augment = augment
         self.overfit = overfit
+        self.batch_size = batch_size
         self.bounds = batch_bounds(min(self.count, most_examples or self.count), batch_size=batch_size)
         if overfit is not None:
             self.bounds = list(islice(cycle(self.bounds[:overfit]), limit or len(self.bounds)))
@@ -95,6 +97,18 @@ class Batches:
         # Drawn on the CPU, so that every device sees the same order.
         generator = Generator().manual_seed(mix(self.seed, epoch))
         return torch.randperm(self.count, generator=generator)
+
+    def in_order(self) -> Batches:
+        """The same examples, all of them once, as they are stored: no limit, and nothing that is drawn."""
+        plain = copy.copy(self)
+        plain.shuffle, plain.sequence, plain.augment, plain.overfit = False, None, None, None
+        plain.bounds = batch_bounds(self.count, batch_size=self.batch_size)
+        return plain
+
+    def stored(self, places: Tensor) -> Tensor:
+        """The inputs of some examples (n,) as they are stored, on the device."""
+        ((inputs, _),) = self.source.gather(places, [(0, len(places))])
+        return inputs
 
     def close(self) -> None:
         """End the workers, where there are any."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .preparation import Features, Pixels, Preparation, Tokens
-from .statistics import mean_and_deviation, of_vectors
+from .statistics import grey_level, mean_and_deviation, of_vectors
 
 if TYPE_CHECKING:
     from .augment import Augment
@@ -111,8 +111,14 @@ class ImageFacts(Facts):
 
     def preparation(self, train: Examples, settings: Mapping[str, Any]) -> Pixels:
         mean, deviation = mean_and_deviation(train.inputs, standardize=settings["standardize"])
-        how = {"image_size": settings["image_size"], "memory_format": settings["memory_format"]}
-        return Pixels(mean=mean, deviation=deviation, **how)
+        return Pixels(
+            mean=mean,
+            deviation=deviation,
+            image_size=settings["image_size"],
+            memory_format=settings["memory_format"],
+            stored_size=self.image_size,
+            level=grey_level(train.inputs),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

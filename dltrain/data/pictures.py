@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -106,6 +108,17 @@ def decode(path: Path, shape: Shape) -> np.ndarray:
         raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
     pixels = np.asarray(sized)
     return pixels[None] if shape.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def as_png(image: np.ndarray, *, most: int = 96) -> str:
+    """An image uint8 (C, H, W), no side above `most` pixels, as a data URL that a page can show."""
+    from PIL import Image
+
+    picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+    picture.thumbnail((most, most))
+    file = io.BytesIO()
+    picture.save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _in_colour(picture: Any, channels: int) -> Any:

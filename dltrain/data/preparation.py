@@ -35,13 +35,16 @@ class Pixels:
 
     Mean and deviation are (C, 1, 1) or (C, H, W). Standardization is affine and resizing a weighted mean, so their
     order does not matter, and this one touches fewer pixels. (By feature it does matter, and the means are of
-    stored images too.)
+    stored images too.) `stored_size` is the side of the images it was made for and `level`
+    their mean grey level, where these are known.
     """
 
     image_size: int
     mean: Tensor
     deviation: Tensor
     memory_format: torch.memory_format = torch.contiguous_format
+    stored_size: int | None = None
+    level: float | None = None
     _placed: dict[Any, tuple[Tensor | None, ...]] = field(default_factory=dict, repr=False)
 
     def inputs(self, stored: Tensor) -> Tensor:
@@ -64,6 +67,8 @@ class Pixels:
             "image_size": self.image_size,
             "mean": self.mean.tolist(),
             "deviation": self.deviation.tolist(),
+            "stored_size": self.stored_size,
+            "level": self.level,
         }
 
     def _on(self, device: torch.device, height: int, width: int) -> tuple[Any, ...]:

@@ -38,6 +38,12 @@ def mean_and_deviation(images: Stored, *, standardize: str = "channel") -> tuple
     return mean.float(), deviation.float()
 
 
+def grey_level(images: np.ndarray | Rows, *, sample: int = 256) -> float:
+    """The mean grey level, 0 to 255, of some images that are spread over all."""
+    places = np.linspace(0, len(images) - 1, min(sample, len(images))).astype(int)
+    return float(images[places].mean())
+
+
 def of_vectors(values: np.ndarray | Rows, *, standardize: str = "channel") -> tuple[Tensor, Tensor]:
     """Mean and population deviation by feature of numbers (N, features); 0 and 1 for "none".
 

@@ -199,11 +199,12 @@ class Engine:
         finally:
             self.model.train()
 
-    def score(self, batch: Batch, totals: Totals) -> None:
-        """Add a batch's loss and metrics to the totals, with the averaged weights where there are any."""
+    def score(self, batch: Batch, totals: Totals) -> Tensor:
+        """Add a batch's loss and metrics to the totals, with the averaged weights where there are any; the outputs."""
         with self.precision.autocast():
-            logits = self.evaluated(batch[0])
+            logits: Tensor = self.evaluated(batch[0])
         totals.add(self._sums(self._loss(logits, batch[1]), logits, batch[1]), len(batch[0]))
+        return logits
 
     def has_skipped(self) -> bool:
         """Whether a step since the last report was not finite. Waits for the device."""

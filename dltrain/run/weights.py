@@ -15,12 +15,23 @@ from dltrain.run.folder import RunError, find
 WRAPPINGS = ("state_dict", "model")  # under which training programs keep the weights beside other things
 
 
-def chosen(folder: Path) -> Path:
-    """The checkpoint of a run folder's best step, else the newest, of those that verify. Raises RunError."""
+def chosen(folder: Path, which: str = "best") -> Path:
+    """A checkpoint of a run folder that verifies: the best step's where there is one, else the newest.
+
+    `which` is `best`, `last` for the newest, or a step's number. Raises RunError.
+    """
     parent = folder / "checkpoints"
     sound = [path for path in reversed(checkpoint.steps(parent)) if checkpoint.is_sound(path)]
     if not sound:
         raise RunError(f"{parent} holds no checkpoint that verifies")
+    if which.isdecimal():
+        found = [path for path in sound if checkpoint.number(path) == int(which)]
+        if not found:
+            steps = ", ".join(str(checkpoint.number(path)) for path in reversed(sound))
+            raise RunError(f"{parent} holds no checkpoint of step {which} that verifies; there are: {steps}")
+        return found[0]
+    if which == "last":
+        return sound[0]
     best = json.loads((sound[0] / "state.json").read_text())["best"]
     named = parent / checkpoint.folder_name(best["step"]) if best else sound[0]
     return named if named in sound else sound[0]

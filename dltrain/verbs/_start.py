@@ -17,7 +17,7 @@ from dltrain.config.errors import ConfigError
 from dltrain.config.tree import container, spoken
 from dltrain.engine.device import describe, threads
 from dltrain.models.summary import summarize
-from dltrain.run import recovery
+from dltrain.run import looks, recovery
 from dltrain.run.console import Console
 from dltrain.run.environment import environment, with_earlier
 from dltrain.run.folder import RunError, create, default_name, read_json, replacing, write_json, writing
@@ -73,6 +73,7 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
         sinks = _sinks(composition.config)
         run = build(composition.config, restored=point is not None)
         going_on = continuation(run, point, passed_over, allow_changes=allow_changes)
+        _remember_the_test(folder, run.data_fingerprint)
         with writing(folder):
             (folder / "summary.json").unlink(missing_ok=True)
         path = folder / "environment.json"
@@ -126,6 +127,13 @@ def _check(folder: Path, changes: dict[str, stored.Change], *, allow_changes: bo
             f"{key}={after}: the run in {folder} has taken its steps with {before}; choose another name, "
             "or let it go on differently with dltrain resume --allow-changes"
         )
+
+
+def _remember_the_test(folder: Path, fingerprint: str) -> None:
+    """Count the look at the test set that ended a run, whose row goes as the run goes on."""
+    summary = read_json(folder / "summary.json") or {}
+    if summary.get("test") and not summary.get("watched_test"):
+        looks.add(folder, by="train", split="test", step=summary["steps"], data_fingerprint=fingerprint)
 
 
 def _is_completed(folder: Path) -> bool:

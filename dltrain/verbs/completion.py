@@ -40,7 +40,8 @@ ACTIONS = {"data": ["fetch", "check"], "completion": [*SCRIPTS], "help": [*verbs
 FLAGS = ("--multirun", "--cfg", "--config-dir", "--debug", "--help", "--version", "--hydra-help")
 FLAGS_OF = {
     "runs": ("--sort", "--jobs", "--json", "--prune", "--yes"), "diff": ("--json",), "resume": ("--allow-changes",),
-    "predict": ("--prompt", "--length", "--temperature", "--seed"),
+    "eval": ("--split", "--data", "--checkpoint", "--device"),
+    "predict": ("--top", "--json", "--invert", "--prompt", "--length", "--temperature", "--seed"),
     "inspect": ("--parameter", "--folder"),
 }  # fmt: skip
 

@@ -1,14 +1,22 @@
-"""Write on from a prompt: `dltrain predict RUN --prompt "the time " [--length N] [--temperature T] [--seed S]`."""
+"""Name pictures, or write on: `dltrain predict RUN IMAGE...|FOLDER [--top N] [--json] [--invert]`, `--prompt TEXT`."""
 
 import argparse
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dltrain.config.errors import ConfigError, UsageError
 from dltrain.verbs._listed import outputs_of
 
+if TYPE_CHECKING:
+    from dltrain.trained import Trained
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """What to write on from, how much, and how boldly."""
+    """How many classes of a picture to tell, and how; or what to write on from, how much, and how boldly."""
+    parser.add_argument("--top", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--invert", action="store_true")
     parser.add_argument("--prompt")
     parser.add_argument("--length", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=1.0)
@@ -16,19 +24,45 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
-    """Print the prompt and what a run that learned text makes of it."""
-    names, outputs = outputs_of(words)
-    if len(names) != 1:
-        raise UsageError('dltrain predict takes one run, a path or a name, such as dltrain predict first --prompt "a"')
+    """Print what a run makes of pictures or, where it learned text, of a prompt; 66 where a picture is unreadable."""
+    (name, *paths), outputs = _named(words)
+    if flags.top < 1:
+        raise UsageError(f"--top {flags.top}: at least 1")
 
-    from dltrain.components import worded
-    from dltrain.data.preparation import Tokens
+    from dltrain.data.preparation import Pixels, Tokens
     from dltrain.trained import load
 
-    trained = load(names[0], outputs_dir=outputs)
-    if not isinstance(trained.preparation, Tokens):
-        learned = f"{names[0]} has learned data={trained.config.data.name}"
-        raise ConfigError(f"dltrain predict writes on where text was learned, and {learned}: use dltrain.load there")
+    trained = load(name, outputs_dir=outputs)
+    learned = f"{name} has learned data={trained.config.data.name}"
+    if isinstance(trained.preparation, Tokens):
+        if paths:
+            raise ConfigError(f"{paths[0]}: {learned}, which are no pictures; go on from a --prompt")
+        return _write_on(trained, flags)
+    if flags.prompt is not None:
+        raise ConfigError(f"--prompt writes on where text was learned, and {learned}")
+    if not isinstance(trained.preparation, Pixels):
+        raise ConfigError(f"dltrain predict takes pictures or a prompt, and {learned}: use dltrain.load there")
+    if not paths:
+        raise UsageError(f"dltrain predict needs pictures, or a folder of them, as in dltrain predict {name} shoe.jpg")
+
+    from dltrain.verbs._predict_pictures import predict_pictures
+
+    return predict_pictures(
+        trained, [Path(path) for path in paths], top=flags.top, as_json=flags.json, invert=flags.invert
+    )
+
+
+def _named(words: list[str]) -> tuple[list[str], Path]:
+    """The run and the pictures, and where outputs are."""
+    names, outputs = outputs_of(words)
+    if not names:
+        raise UsageError("dltrain predict takes a run, a path or a name, and pictures: dltrain predict first shoe.jpg")
+    return names, outputs
+
+
+def _write_on(trained: "Trained", flags: argparse.Namespace) -> int:
+    from dltrain.components import worded
+
     if flags.prompt is None:
         raise UsageError('dltrain predict needs something to go on from, such as --prompt "the time "')
     how = {"length": flags.length, "temperature": flags.temperature, "seed": flags.seed}

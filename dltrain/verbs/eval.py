@@ -1,0 +1,94 @@
+"""Measure a run: `dltrain eval RUN [--split test|val|train] [--checkpoint best|last|STEP] [--data KEY=VALUE...]`."""
+
+import argparse
+import csv
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.errors import UsageError
+from dltrain.verbs._listed import outputs_of
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Which examples, which weights, other data, another device."""
+    parser.add_argument("--split", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--checkpoint", default="best")
+    parser.add_argument("--data", nargs="+", action="extend", default=[])
+    parser.add_argument("--device")
+
+
+def main(words: list[str], flags: argparse.Namespace) -> int:
+    """Show what a run is worth on a split, and write it beside the run. The run may be under way."""
+    data = [word for word in flags.data if "=" in word]
+    names, outputs = outputs_of([*words, *(word for word in flags.data if "=" not in word)])
+    if len(names) != 1:
+        raise UsageError("dltrain eval takes one run, a path or a name, such as dltrain eval first --split val")
+    if flags.checkpoint not in ("best", "last") and not flags.checkpoint.isdecimal():
+        raise UsageError(f"--checkpoint {flags.checkpoint}: it is best, last or the number of a step")
+
+    from dltrain.run.folder import WriteError, find
+    from dltrain.verbs import _evaluation
+    from dltrain.verbs._evaluation_table import show
+
+    folder = find(names[0], outputs)
+    trial = _evaluation.prepare(folder, split=flags.split, which=flags.checkpoint, data=data, device=flags.device)
+    try:
+        outcome = _evaluation.score(trial)
+        found = {**_head(folder, trial), **_evaluation.content(trial, outcome)}
+    finally:
+        for batches in trial.run.batches.values():
+            batches.close()
+    failure, written = None, list[Path]()
+    try:
+        written = _write(folder, trial, flags.checkpoint, found, _evaluation.table(trial, outcome))
+    except WriteError as error:
+        failure = WriteError(f"the evaluation is not kept: {error}")
+    show(found, folder.resolve().name)
+    if failure:
+        raise failure
+    for path in written:
+        print(f"wrote  {path}")
+    return 0
+
+
+def _head(folder: Path, trial: Any) -> dict[str, Any]:
+    """What was evaluated, how, and how often the test set was looked at, this time included."""
+    from dltrain.engine.device import describe
+    from dltrain.run import looks
+
+    run, counted = trial.run, None
+    if trial.split == "test" and trial.own_data:
+        before = looks.count(folder)
+        counted = {**before, "after": before["after"] + 1}
+    return {
+        "split": trial.split,
+        "examples": trial.batches.num_examples,
+        "model": run.config.model.name,
+        "checkpoint": {"chosen": trial.chosen, "step": trial.step, "averaged": trial.averaged},
+        "data": {"name": run.config.data.name, "fingerprint": run.data_fingerprint, "same": trial.own_data},
+        "device": describe(run.engine.device),
+        "precision": run.engine.precision.name,
+        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "looks": counted,
+    }
+
+
+def _write(folder: Path, trial: Any, which: str, found: dict[str, Any], table: Iterable[list[Any]]) -> list[Path]:
+    """Remember a look at the test set, then write both files. Raises WriteError.
+
+    What is not of the run's best weights and own data does not take the place of what is.
+    """
+    from dltrain.run import looks
+    from dltrain.run.folder import replacing, write_json
+
+    if found["looks"]:
+        looks.add(folder, by="eval", split="test", step=trial.step, data_fingerprint=trial.run.data_fingerprint)
+    other = [] if trial.own_data else [trial.run.data_fingerprint[:8]]
+    end = "-".join([trial.split, *([which] if which != "best" else []), *other])
+    files = [folder / f"evaluation-{end}.json", folder / f"predictions-{end}.csv"]
+    with replacing(files[1]) as draft, draft.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(table)
+    write_json(files[0], found)
+    return files
