@@ -151,6 +151,7 @@ def test_pictures_that_cannot_be_read_are_named_or_skipped(tmp_path):
         image_folder(root=str(root), image_size=16).load()
     data = image_folder(root=str(root), image_size=16, corrupt="skip")
     assert data.facts().num_examples == {"train": 7, "test": 7}
+    assert data.facts().notes[0].startswith(f"2 pictures that cannot be read are left out: {bad[0]}: ")
     parts = data.load()
     assert parts["train"].targets.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert min(parts["train"].inputs[:].mean((1, 2, 3))) > 20, "no black picture is left"

@@ -97,7 +97,7 @@ def test_the_data_set_of_the_readme_trains_as_it_stands(monkeypatch):
     monkeypatch.setattr(data, "__all__", [*data.__all__, *module["__all__"]])
     Path("conf/data").mkdir(parents=True)
     Path("conf/data/stripes.yaml").write_text(settings)
-    words = ["data=stripes", "data.val_size=100", "data.image_size=28", "model=mlp", "device=cpu", "trainer.epochs=1"]
+    words = ["data=stripes", "model=mlp", "trainer.epochs=1", "device=cpu"]
     assert main(["--config-dir", "conf", *words, "name=run"]) == 0
     assert summary(Path("outputs/runs/run"))["test"]["accuracy"] > 0.95
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from dltrain.run import prune
 from dltrain.run.folder import RunError, find
 from dltrain.run.lock import Lock, held
 from dltrain.verbs.completion import candidates
+from dltrain.verbs.runs import fitted
 
 RUNS, SWEEPS = Path("outputs/runs"), Path("outputs/sweeps")
 CONFIG = """\
@@ -550,3 +552,12 @@ def test_tab_completes_runs(line, expected):
     made("run")
     swept()
     assert candidates(line) == expected
+
+
+@pytest.mark.parametrize(("width", "kept"), [(None, 4), (60, 4), (44, 3), (20, 2)])
+def test_a_narrow_terminal_leaves_out_what_matters_least(width, kept):
+    columns = {"name": "left", "val accuracy": "right", "seconds": "right", "when": "left"}
+    line = {"name": "a-run", "val accuracy": "0.9", "seconds": "12.0", "when": "2026-01-01 12:00"}
+    made = fitted(columns, [line], width=width)
+    assert len(re.split(r" {2,}", made[0])) == kept
+    assert width is None or len(made[1]) <= width

@@ -111,6 +111,9 @@ def parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(f"{key}={value}")
     except HydraException as error:
+        if value.count("[") + value.count("{") > value.count("]") + value.count("}"):
+            how = f"a bracket stays open; quote the whole of it, as in '{key}=[...]', or the shell splits it at spaces"
+            raise UsageError(f"cannot read {text!r}: {how}") from error
         raise UsageError(f"cannot read {text!r}: quote special characters, as in {key}='\"{value}\"'") from error
 
 

@@ -93,8 +93,13 @@ class ImageFacts(Facts):
 
     in_channels: int
     image_size: int
+    left_out: str = ""  # which pictures do not count, and why
     noun: ClassVar[str] = "images"
     idle_settings: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (self.left_out,) if self.left_out else ()
 
     @property
     def example_bytes(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -152,6 +152,7 @@ class ImageFolder(Dataset):
             in_channels=self.shape.channels,
             image_size=self.shape.side,
             class_names=names,
+            left_out=self._left_out(),
             num_examples={part: len(files) for part, files in self._sound.items()},
         )
 
@@ -186,6 +187,10 @@ class ImageFolder(Dataset):
                 sha256.update(repr((part, str(where), name, status.st_size, status.st_mtime_ns)).encode())
         return sha256.hexdigest()
 
+    def _left_out(self) -> str:
+        bad = self._decoded[1] if self.skips else {}
+        return f"{len(bad)} pictures that cannot be read are left out: {_named(bad)}" if bad else ""
+
     @cached_property
     def _sound(self) -> dict[str, list[tuple[Path, str]]]:
         """The files that count: all, or those that can be decoded where the others are skipped."""
@@ -204,9 +209,7 @@ class ImageFolder(Dataset):
                 file.write(json.dumps({str(path): why for path, why in bad.items()}).encode())
         bad = {Path(path): why for path, why in json.loads(notes.read_text()).items()}
         if bad and not self.skips:
-            named = "; ".join(f"{path}: {why}" for path, why in list(bad.items())[:MOST_NAMED])
-            more = f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
-            raise DataError(f"{len(bad)} of {len(paths)} pictures cannot be read: {named}{more}; see data.corrupt=skip")
+            raise DataError(f"{len(bad)} of {len(paths)} pictures cannot be read: {_named(bad)}; see data.corrupt=skip")
         return np.load(images, mmap_mode="r"), bad
 
     def _decode(self, paths: Sequence[Path], target: Path) -> dict[Path, str]:
@@ -222,6 +225,12 @@ class ImageFolder(Dataset):
             why = f"{target.parent}: {error.strerror}; data.cache=false decodes without keeping"
             raise DataError(why, exit_code=74) from error
         return bad
+
+
+def _named(bad: Mapping[Path, str]) -> str:
+    """The first of the pictures that cannot be read, and why."""
+    named = "; ".join(f"{path}: {why}" for path, why in list(bad.items())[:MOST_NAMED])
+    return named + (f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else "")
 
 
 def _natural(name: str) -> tuple[bool, int, str]:

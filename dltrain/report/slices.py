@@ -50,7 +50,7 @@ def _gap(axis: Axes, name: str, *, pairs: Sequence[Sequence[tuple[float, float]]
     limits = [min(axis.get_xlim()[0], axis.get_ylim()[0]), max(axis.get_xlim()[1], axis.get_ylim()[1])]
     axis.plot(limits, limits, color=GREY, linewidth=1, zorder=0)
     axis.set(xlabel=f"training {word}", xlim=limits, ylim=limits)
-    axis.set_title("the further from the line, the more over-fitted", fontsize=9)
+    axis.set_title("below the line: over-fitted", fontsize=9)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
 

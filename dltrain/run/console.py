@@ -83,6 +83,8 @@ class Console:
         best = summary["best"]
         tested = "best" if best and best["step"] < summary["steps"] and not summary["watched_test"] else "last"
         splits = {split: summary[split] for split in ("train", "val", "test") if summary[split]}
+        if self.noun == "steps" and "val" in splits:
+            del splits["train"]  # the mean of a path is no place on it
         measured: Row = next(iter(splits.values()), {})
         names = [name for name in measured if any(row[name] is not None for row in splits.values())]
         rows = [
@@ -105,6 +107,8 @@ class Console:
             if (folder / f"{picture}.png").is_file():
                 self.say(f"{picture:<8}{folder / picture}.png")
         self.say(f"folder  {folder}")
+        if summary["status"] == "interrupted":
+            self.say(f"to go on: dltrain resume {folder}")
 
     def _throughput(self, summary: Row) -> None:
         """How fast it went, how it began, how much memory it took, and what held it up."""
@@ -181,7 +185,8 @@ def number(value: float | None, digits: int = 4) -> str:
     """A figure of a table; a dash where there is none."""
     if value is None:
         return "-"
-    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.{digits}g}"
+    tiny = 0 < abs(value) < 10**-digits
+    return f"{value:.{digits}g}" if tiny or abs(value) >= 1e6 else f"{value:.{digits}f}"
 
 
 def quantity(value: float, unit: str) -> str:

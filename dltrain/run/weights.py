@@ -57,8 +57,9 @@ def of_file(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path}: there is no such file of weights")
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except Exception as error:  # a foreign file can make anything of a reader
-        raise RunError(f"{path} holds no weights that can be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a foreign file can make anything of a reader, whose advice would be to run its code
+        why = "neither safetensors nor a state_dict of torch's"
+        raise RunError(f"{path} holds no weights that can be read: {why}") from error
     for wrapping in WRAPPINGS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
             content = content[wrapping]

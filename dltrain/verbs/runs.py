@@ -3,6 +3,8 @@
 import argparse
 import difflib
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ SIDES = {
 }  # fmt: skip
 GROUPS = ("model", "optim")
 Line = dict[str, str]
+LEAST = ("seconds", "epochs", "when", "optim", "jobs", "model")  # of the columns, the least important first
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -141,11 +144,23 @@ def _number(value: Any, form: str) -> str:
     return format(value, form) if is_number else ""
 
 
+def fitted(columns: dict[str, str], lines: Sequence[Line], *, width: int | None) -> list[str]:
+    """The lines of a table, without the columns that matter least where a terminal is too narrow for all."""
+    shown = dict(columns)
+    for least in ("", *LEAST):
+        shown.pop(least, None)
+        made = aligned(shown, [[line.get(name) or "-" for name in shown] for line in lines])
+        if width is None or max(map(len, made)) <= width:
+            break
+    return made
+
+
 def _show(found: Sequence[Run | Sweep]) -> None:
     """A table, and why what is broken is so."""
     lines = [_line(each) if isinstance(each, Run) else _sweep_line(each) for each in found]
     columns = {name: side for name, side in SIDES.items() if name != "jobs" or any("jobs" in line for line in lines)}
-    print("\n".join(aligned(columns, [[line.get(name) or "-" for name in columns] for line in lines])))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(fitted(columns, lines, width=width)))
     for each in found:
         if each.reason:
             print(printable(f"{each.name}: {each.reason}"))
