@@ -504,8 +504,12 @@ def test_a_signal_to_all_ends_a_sweep_saving_each_job_and_it_goes_on_later(numbe
         assert list((FOLDER / job / "checkpoints").glob("step-*"))
 
 
-def test_a_signal_while_the_server_still_imports_is_heard_and_the_sweep_goes_on_later():
-    process = subprocess.Popen(command("seed=1"), stdout=-1, stderr=-1, text=True, start_new_session=True)
+def test_a_signal_while_the_server_still_imports_is_heard_and_the_sweep_goes_on_later(tmp_path):
+    slow = 'import sys, time\nif "forkserver" in " ".join(sys.orig_argv):\n    time.sleep(3)\n'
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    how = {"env": {**os.environ, "PYTHONPATH": path}, "start_new_session": True}
+    process = subprocess.Popen(command("seed=1", "trainer.epochs=100"), stdout=-1, stderr=-1, text=True, **how)
     assert "1 to run in" in process.stdout.readline()
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
