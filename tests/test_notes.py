@@ -50,7 +50,7 @@ def in_smoke_form(line):
 def test_every_idea_has_its_command_and_its_picture_is_there():
     assert len(COMMANDS) > 60
     pictures = re.findall(r"\]\(([^)]+\.png)\)", NOTES)
-    assert len(pictures) > 5
+    assert len(pictures) > 11
     for picture in pictures:
         assert (DOCS / picture).is_file(), picture
 
