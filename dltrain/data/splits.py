@@ -42,7 +42,8 @@ def split_facts(
     if "val" in counts and val_size != 0:
         raise ValueError(f"data.val_size={val_size}: these data have a validation part of their own; it must be 0")
     val = train if val_size == "train" else counts.get("val", val_size)
-    return replace(facts, class_names=names, num_examples={**counts, "train": train, "val": val})
+    others = {part: count for part, count in counts.items() if part not in ("train", "val")}
+    return replace(facts, class_names=names, num_examples={"train": train, "val": val, **others})
 
 
 def split_examples(
