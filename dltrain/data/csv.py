@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .dataset import DataError, Dataset, Examples
-from .facts import VectorFacts
+from .facts import VectorFacts, is_number, natural_order
 from .preparation import Features
 from .statistics import of_vectors
 
@@ -117,7 +117,7 @@ class File:
         if self.header is not None:
             return self.header
         features = [cell for place, cell in enumerate(self._split(self.lines[0])) if place != self.target]
-        return not any(_is_number(cell) for cell in features)
+        return not any(is_number(cell) for cell in features)
 
     @cached_property
     def column(self) -> int:
@@ -138,7 +138,7 @@ class File:
 
     @property
     def class_names(self) -> list[str]:
-        return sorted(set(self.cells[:, self.column]), key=_natural) if self.classes else []
+        return sorted(set(self.cells[:, self.column]), key=natural_order) if self.classes else []
 
     def targets(self) -> np.ndarray:
         """Float64 (rows, 1), or classes int64 (rows,)."""
@@ -152,7 +152,7 @@ class File:
         try:
             numbers = texts.astype(np.float64)
         except ValueError:
-            numbers = np.array([float(text) if _is_number(text) else math.nan for text in texts])
+            numbers = np.array([float(text) if is_number(text) else math.nan for text in texts])
         if not (fine := np.isfinite(numbers)).all():
             row = int(np.argmin(fine))
             line, name = row + 1 + self.has_header, self.names[column]
@@ -209,15 +209,3 @@ class Table(Dataset):
     def _of_all_rows(self) -> Features:
         targets = () if self.file.classes or not self.standardize_target else of_vectors(self.file.targets())
         return Features(*of_vectors(self.file.features()), *targets)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _natural(name: str) -> tuple[bool, float, str]:
-    """Numbers by their size, before words."""
-    return (False, float(name), name) if _is_number(name) else (True, 0.0, name)

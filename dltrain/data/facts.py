@@ -207,3 +207,16 @@ class TextFacts(Facts):
             return (words,)
         least = f"on a long text no perplexity is below {math.exp(self.entropy_rate):.4f}"
         return words, f"the source's entropy rate is {self.entropy_rate:.4f} nats a token: {least}"
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def natural_order(name: str) -> tuple[bool, float, str]:
+    """The order of classes by their names: numbers by their size, before words."""
+    return (False, float(name), name) if is_number(name) else (True, 0.0, name)

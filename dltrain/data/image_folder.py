@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .dataset import DataError, Dataset, Examples, Progress, cache_folder
-from .facts import ImageFacts
+from .facts import ImageFacts, natural_order
 from .files import replacing
 from .pictures import FITS, SUFFIXES, Pictures, Shape, decode_all
 from .stored import Chosen
@@ -93,7 +93,7 @@ class Listing:
     @cached_property
     def classes(self) -> list[str]:
         """Those of the training part."""
-        classes = sorted({name for _, name in self.files["train"]}, key=_natural)
+        classes = sorted({name for _, name in self.files["train"]}, key=natural_order)
         if len(classes) < 2:
             raise DataError(f"{self.root}: one class, {classes[0]}; there must be two or more")
         for part, files in self.files.items():
@@ -231,8 +231,3 @@ def _named(bad: Mapping[Path, str]) -> str:
     """The first of the pictures that cannot be read, and why."""
     named = "; ".join(f"{path}: {why}" for path, why in list(bad.items())[:MOST_NAMED])
     return named + (f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else "")
-
-
-def _natural(name: str) -> tuple[bool, int, str]:
-    """Numbers by their size, before words."""
-    return (False, int(name), name) if name.isdecimal() else (True, 0, name)
