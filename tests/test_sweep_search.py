@@ -135,6 +135,16 @@ def test_two_processes_work_on_one_study(storage):
         assert f"of this study {jobs[name]} trials are this sweep's" in text
 
 
+def test_processes_that_make_one_database_at_the_same_moment_all_open_it():
+    code = "import sys; from dltrain.sweep.search import _storage; sys.stdin.read(1); _storage('sqlite:///shared.db')"
+    preloaded = f"import optuna.storages, sqlalchemy.exc; {code}"
+    processes = [subprocess.Popen([sys.executable, "-c", preloaded], stdin=-1) for _ in range(3)]
+    time.sleep(3)  # all of them are waiting for a word
+    for process in processes:
+        process.stdin.close()
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+
+
 def test_a_study_that_was_killed_goes_on_and_tells_all():
     words = command(RATES, "sweep.trials=5", "trainer.epochs=3", "trainer.checkpoint_every=2 steps", "sweep.jobs=2")
     for number in (signal.SIGKILL, signal.SIGTERM):

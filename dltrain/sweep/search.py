@@ -201,7 +201,7 @@ def _optuna() -> Any:
 
 def _storage(text: str) -> Any:
     """A journal is a file that several machines may append to; a database is one of SQLAlchemy's."""
-    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     kind, _, rest = text.partition(":")
@@ -210,13 +210,23 @@ def _storage(text: str) -> Any:
     try:
         if kind == "journal":
             return JournalStorage(JournalFileBackend(rest))
-        options = {"connect_args": {"timeout": 60 * MINUTES_WAITED}}
-        try:
-            return RDBStorage(text, engine_kwargs=options)
-        except Exception:  # perhaps another process has made its tables at the same moment
-            return RDBStorage(text, engine_kwargs=options)
+        return _database(text)
     except Exception as error:
         raise ConfigError(f"sweep.storage={text}: {str(error).splitlines()[0]}") from error
+
+
+def _database(url: str, *, attempts: int = 6) -> Any:
+    """Open a database, whose tables other processes may be making at this moment."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60 * MINUTES_WAITED}})
+    except DBAPIError:  # optuna makes them in several steps, and in each of them it may find itself second
+        if attempts == 1:
+            raise
+        time.sleep(0.1)
+        return _database(url, attempts=attempts - 1)
 
 
 def _pruner(name: str) -> Any:
