@@ -107,9 +107,10 @@ def _child(
         take(engine, *arguments)
         reach("step")
 
-    def scored(engine: Engine, *arguments: Any) -> None:
-        score(engine, *arguments)
+    def scored(engine: Engine, *arguments: Any) -> Any:
+        outputs = score(engine, *arguments)
         reach("score")
+        return outputs
 
     faults.reach = reach
     Engine.step, Engine.score = step, scored  # type: ignore[method-assign]

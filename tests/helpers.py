@@ -18,6 +18,7 @@ RUN_FOLDER = {
     "curves.png",
     "curves.svg",
     "environment.json",
+    "evaluation-test.json",
     "checkpoints",
     ".lock",
 }

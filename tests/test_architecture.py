@@ -22,7 +22,7 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
         {"build", "run", *BELOW_BUILD},
         {"torch", "torchvision", "matplotlib", "rich", "lightning", "timm"},
     ),
-    "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "submitit"}),
+    "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "sqlalchemy", "submitit"}),
     "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "yaml"}),
     "loggers": (set(), {"torch"}),
     "trained": ({"build", "components", "data", "initializers", "models", "run"}, {"torch", "omegaconf"}),
@@ -43,7 +43,7 @@ ONE_FILE = {
     ("models", "torchvision"): {"torchvision"},
     ("data", "PIL"): {"pictures"},
 }
-LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "submitit"}
+LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "sqlalchemy", "submitit"}
 FREE = {"numpy", *__import__("sys").stdlib_module_names}
 MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 250, 40, 12
 

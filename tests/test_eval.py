@@ -18,7 +18,8 @@ from dltrain import data, evaluation
 from dltrain.cli import main
 from dltrain.data.splits import split
 from dltrain.run.lock import Lock
-from dltrain.verbs._evaluation import Outcome, _table_of_classes
+from dltrain.verbs._evaluation import Outcome
+from dltrain.verbs._evaluation_content import _table_of_classes
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.2, 0.5, 0.3], [0.1, 0.0, 0.9], [0.6, 0.3, 0.1]])
 TARGETS = np.array([0, 0, 1, 2, 2])  # predicted 0, 1, 1, 2, 0
@@ -209,12 +210,31 @@ def test_other_data_are_prepared_as_the_runs_were_and_said_to_be_others(first, c
 
 def test_a_folder_that_cannot_be_written_shows_the_numbers_all_the_same(first, capsys):
     (first / "looks.jsonl").mkdir()
+    (first / "evaluation-test.json").unlink()
     assert main(["eval", str(first)]) == 74
     told = capsys.readouterr()
     assert "balanced accuracy" in told.out
     assert "wrote" not in told.out
     assert "the evaluation is not kept: cannot write" in told.err
     assert not [*first.glob("evaluation-*"), *first.glob("predictions-*"), *first.glob(".predictions*")]
+
+
+def test_training_leaves_what_evaluating_the_run_says(first):
+    left = json.loads((first / "evaluation-test.json").read_text())
+    assert left["looks"] == {"training": 1, "after": 0}
+    assert len(left["worst"]) > 3
+    found = evaluated(first)
+    assert found["looks"] == {"training": 1, "after": 1}
+    del left["when"], left["looks"], found["when"], found["looks"]
+    assert left == found
+
+
+def test_training_with_the_test_set_watched_leaves_what_the_last_weights_lead_to():
+    folder = train("model=mlp", "trainer=smoke", "trainer.watch_test=true", "trainer.epochs=2", "optim.lr=1e-3")
+    left = json.loads((folder / "evaluation-test.json").read_text())
+    assert left["checkpoint"] == {"chosen": "last", "step": summary(folder)["steps"], "averaged": False}
+    assert {key: left["metrics"][key] for key in ("loss", "accuracy")} == summary(folder)["test"]
+    assert len(rows(folder, "test")) == left["looks"]["training"] == 2
 
 
 def test_a_run_under_way_can_be_evaluated(first):

@@ -1,6 +1,6 @@
 """A trained model over a split of its data: what comes of every example, and what that is worth."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,27 +15,12 @@ from dltrain.config import stored
 from dltrain.config.errors import ConfigError
 from dltrain.config.plain import settings
 from dltrain.data.batches import Batches
-from dltrain.data.facts import ImageFacts
-from dltrain.data.pictures import as_png
 from dltrain.data.preparation import Pixels, restored
-from dltrain.evaluation import (
-    TOP,
-    calibration,
-    classification,
-    confusion_matrix,
-    of_classes,
-    regression,
-    worst_mistakes,
-)
 from dltrain.run import checkpoint
-from dltrain.run.folder import RunError, read_json
+from dltrain.run.folder import read_json
 from dltrain.run.weights import chosen, evaluated
 from dltrain.train import Row
-
-NOT_FINITE = 65
-MOST_MISTAKES, MOST_COLUMNS = 24, 20
-Content = dict[str, Any]
-Cells = list[Any]
+from dltrain.verbs._interruptible import Interruptible
 
 
 @dataclass(frozen=True)
@@ -49,6 +34,11 @@ class Outcome:
     losses: np.ndarray
     targets: np.ndarray
     outputs: np.ndarray
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no number of it is NaN or infinite."""
+        return bool(np.isfinite(self.losses).all() and np.isfinite(self.outputs).all())
 
 
 @dataclass(frozen=True)
@@ -121,14 +111,14 @@ def _clipped(value: Any, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def score(trial: Trial) -> Outcome:
-    """Run the model over every example. Raises RunError (65) where what comes of one is not finite."""
+def score(trial: Trial, received: Sequence[int] = ()) -> Outcome:
+    """Run the model over every example. Raises Interrupted once a signal is received."""
     engine, prepare, facts = trial.run.engine, trial.batches.prepare, trial.run.facts
     of_texts = bool(facts.class_names) and not facts.num_classes
     losses: list[float] = []
     parts: list[tuple[Tensor, Tensor]] = []
     with engine.evaluating() as totals:
-        for inputs, targets in trial.batches.epoch(0):
+        for inputs, targets in Interruptible(trial.batches, received).epoch(0):
             logits = engine.score((inputs, targets), totals).cpu()
             logits, targets = logits.to(torch.promote_types(logits.dtype, torch.float32)), targets.cpu()
             pairs = zip(logits.split(1), targets.split(1), strict=True)
@@ -142,91 +132,4 @@ def score(trial: Trial) -> Outcome:
         row = totals.read()
     del row["images_per_second"]
     outputs, targets = (torch.cat(each) for each in zip(*parts, strict=True))
-    outcome = Outcome(row, np.array(losses), targets.numpy(), outputs.numpy())
-    if not (np.isfinite(outcome.losses).all() and np.isfinite(outcome.outputs).all()):
-        raise RunError(f"the weights of step {trial.step} lead to outputs that are not finite", exit_code=NOT_FINITE)
-    return outcome
-
-
-def content(trial: Trial, outcome: Outcome) -> Content:
-    """What evaluation-SPLIT.json says of an outcome."""
-    facts = trial.run.facts
-    if facts.num_classes:
-        return _content_of_classes(trial, outcome)
-    without = "top-k, balanced accuracy, precision, recall, F1, calibration, confusion matrix and worst mistakes"
-    if facts.class_names:
-        right = {"token_accuracy": float(outcome.outputs.mean())}
-        return {"metrics": {**outcome.row, **right}, "left_out": f"{without}: a window belongs to no class"}
-    numbers = regression(outcome.outputs, outcome.targets)
-    return {"metrics": {**outcome.row, **numbers}, "left_out": f"{without}: there are no classes"}
-
-
-def _content_of_classes(trial: Trial, outcome: Outcome) -> Content:
-    names, probabilities, targets = trial.run.facts.class_names, outcome.outputs, outcome.targets
-    predictions = probabilities.argmax(1)
-    confusion = confusion_matrix(targets, predictions, num_classes=len(names))
-    places = worst_mistakes(predictions, targets, outcome.losses, most=MOST_MISTAKES)
-    images = _thumbnails(trial, places)
-    worst = [
-        {
-            "index": int(place),
-            "target": int(targets[place]),
-            "prediction": int(predictions[place]),
-            "probability": float(probabilities[place].max()),
-            "loss": float(outcome.losses[place]),
-            "image": image,
-        }
-        for place, image in zip(places, images, strict=True)
-    ]
-    return {
-        "metrics": {**outcome.row, **classification(probabilities, targets)},
-        "classes": [{"name": name, **each} for name, each in zip(names, of_classes(confusion), strict=True)],
-        "confusion": confusion.tolist(),
-        "calibration": calibration(probabilities, targets)[1],
-        "worst": worst,
-    }
-
-
-def _thumbnails(trial: Trial, places: np.ndarray) -> list[str | None]:
-    """Images as data URLs of PNGs; null where examples are none."""
-    if not isinstance(trial.run.facts, ImageFacts) or not len(places):
-        return [None] * len(places)
-    images = trial.batches.stored(torch.as_tensor(places)).cpu().numpy()
-    return [as_png(image) for image in images]
-
-
-def table(trial: Trial, outcome: Outcome) -> Iterator[Cells]:
-    """The lines of predictions-SPLIT.csv: headings, then an example a line."""
-    names = trial.run.facts.class_names
-    if trial.run.facts.num_classes:
-        yield from _table_of_classes(names, outcome)
-    elif names:
-        yield ["index", "token_accuracy", "loss"]
-        yield from _numbered(outcome.outputs[:, None], outcome.losses)
-    else:
-        count = outcome.outputs.shape[1]
-        several = [f"_{place}" for place in range(1, count + 1)] if count > 1 else [""]
-        yield ["index", *(f"{word}{end}" for word in ("target", "prediction") for end in several), "loss"]
-        yield from _numbered(np.hstack([outcome.targets, outcome.outputs]), outcome.losses)
-
-
-def _numbered(values: np.ndarray, losses: np.ndarray) -> Iterator[Cells]:
-    for index, (row, loss) in enumerate(zip(values.tolist(), losses.tolist(), strict=True)):
-        yield [index, *row, loss]
-
-
-def _table_of_classes(names: tuple[str, ...], outcome: Outcome) -> Iterator[Cells]:
-    """The probability of each class or, where there are many, the most probable ones and theirs."""
-    whole = len(names) <= MOST_COLUMNS
-    ranks = range(1, TOP + 1)
-    more = (
-        [f"p({name})" for name in names] if whole else [f"{word}_{rank}" for rank in ranks for word in ("class", "p")]
-    )
-    yield ["index", "target", "prediction", "probability", "loss", *more]
-    order = np.argsort(-outcome.outputs, axis=1, kind="stable")[:, :TOP]
-    for index, (target, row, top, loss) in enumerate(
-        zip(outcome.targets, outcome.outputs, order, outcome.losses, strict=True)
-    ):
-        best = top[0]
-        told = row.tolist() if whole else [cell for each in top for cell in (names[each], float(row[each]))]
-        yield [index, names[target], names[best], float(row[best]), float(loss), *told]
+    return Outcome(row, np.array(losses), targets.numpy(), outputs.numpy())

@@ -13,10 +13,11 @@ from dltrain.run.pace import Pace
 from dltrain.run.processor import Processor
 from dltrain.run.signals import Interrupted, signalled
 from dltrain.schedules import Plateau
-from dltrain.train import Event, Row, evaluate, evaluate_all, fit
+from dltrain.train import Event, Row, evaluate_all, fit
 from dltrain.verbs._interruptible import Interruptible
 from dltrain.verbs._keeper import Keeper
 from dltrain.verbs._summary import summary
+from dltrain.verbs._test_reading import read_test
 
 DIVERGED, NOT_LEARNED = 65, 70
 DIVERGENCE = """a loss or gradient up to step {} was not finite: \
@@ -204,16 +205,16 @@ class Session:
             self.console.say(f"note: {error}; training goes on, and saving is tried again at the next interval")
 
     def _test(self) -> None:
-        """Read the test set once, on the best weights where a validation split chose them."""
+        """Read the test set once, on the best weights where a validation split chose them, and keep what came of it."""
         self.sha256 = self._sha256()
-        if "test" not in self.run.batches or "test" in self.evaluations:
+        if "test" not in self.run.batches:
             return
-        if self.keeper.best_weights is not None:
-            self.run.engine.evaluated.load_state_dict(self.keeper.best_weights)
-        row = evaluate(self.run.engine, Interruptible(self.run.batches["test"], self.received))
-        where = {"split": "test", "step": self.position.step, "epoch": self.position.epoch}
-        self.position.last_rows["test"] = {**where, **row}
-        self._add({**where, **row})
+        watched = "test" in self.evaluations
+        reading = read_test(self.keeper, self.received, watched=watched)
+        if not watched:
+            self.position.last_rows["test"] = reading.row
+            self._add(reading.row)
+        reading.write(self.folder)
 
     def _not_learned(self) -> str | None:
         """Where `must_learn` asks: which batch's loss did not fall from its first time to its last."""

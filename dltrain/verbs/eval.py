@@ -2,13 +2,14 @@
 
 import argparse
 import csv
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dltrain.config.errors import UsageError
 from dltrain.verbs._listed import outputs_of
+
+NOT_FINITE = 65
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -28,21 +29,25 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if flags.checkpoint not in ("best", "last") and not flags.checkpoint.isdecimal():
         raise UsageError(f"--checkpoint {flags.checkpoint}: it is best, last or the number of a step")
 
-    from dltrain.run.folder import WriteError, find
-    from dltrain.verbs import _evaluation
+    from dltrain.run.folder import RunError, WriteError, find
+    from dltrain.verbs._evaluation import prepare, score
+    from dltrain.verbs._evaluation_content import content, table
     from dltrain.verbs._evaluation_table import show
 
     folder = find(names[0], outputs)
-    trial = _evaluation.prepare(folder, split=flags.split, which=flags.checkpoint, data=data, device=flags.device)
+    trial = prepare(folder, split=flags.split, which=flags.checkpoint, data=data, device=flags.device)
     try:
-        outcome = _evaluation.score(trial)
-        found = {**_head(folder, trial), **_evaluation.content(trial, outcome)}
+        outcome = score(trial)
+        if not outcome.is_finite:
+            told = f"the weights of step {trial.step} lead to outputs that are not finite"
+            raise RunError(told, exit_code=NOT_FINITE)
+        found = content(trial, outcome, looks=_looks(folder, trial))
     finally:
         for batches in trial.run.batches.values():
             batches.close()
     failure, written = None, list[Path]()
     try:
-        written = _write(folder, trial, flags.checkpoint, found, _evaluation.table(trial, outcome))
+        written = _write(folder, trial, flags.checkpoint, found, table(trial, outcome))
     except WriteError as error:
         failure = WriteError(f"the evaluation is not kept: {error}")
     show(found, folder.resolve().name)
@@ -53,26 +58,14 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     return 0
 
 
-def _head(folder: Path, trial: Any) -> dict[str, Any]:
-    """What was evaluated, how, and how often the test set was looked at, this time included."""
-    from dltrain.engine.device import describe
+def _looks(folder: Path, trial: Any) -> dict[str, int] | None:
+    """How often the run's own test set was looked at, this time included."""
     from dltrain.run import looks
 
-    run, counted = trial.run, None
-    if trial.split == "test" and trial.own_data:
-        before = looks.count(folder)
-        counted = {**before, "after": before["after"] + 1}
-    return {
-        "split": trial.split,
-        "examples": trial.batches.num_examples,
-        "model": run.config.model.name,
-        "checkpoint": {"chosen": trial.chosen, "step": trial.step, "averaged": trial.averaged},
-        "data": {"name": run.config.data.name, "fingerprint": run.data_fingerprint, "same": trial.own_data},
-        "device": describe(run.engine.device),
-        "precision": run.engine.precision.name,
-        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "looks": counted,
-    }
+    if trial.split != "test" or not trial.own_data:
+        return None
+    before = looks.count(folder)
+    return {**before, "after": before["after"] + 1}
 
 
 def _write(folder: Path, trial: Any, which: str, found: dict[str, Any], table: Iterable[list[Any]]) -> list[Path]:
