@@ -111,6 +111,7 @@ class Trainer:
     eval_every_examples: Count | None
     eval_at_start: bool
     watch_test: bool
+    check_all: bool
     must_learn: bool
     checkpoint_every: Interval
     keep: Annotated[int, Range(minimum=2)]

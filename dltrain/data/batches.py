@@ -74,7 +74,7 @@ class Batches:
 
         Labels are classes (B,), or probabilities (B, num_classes) where the augmentation mixes.
         """
-        order = self._order(epoch if self.overfit is None else 0)
+        order = self.order(epoch)
         generator = Generator(self.device)
         for position, (inputs, targets) in enumerate(self.source.gather(order, self.bounds[start:]), start):
             if self.augment is not None:
@@ -88,14 +88,15 @@ class Batches:
 
     def order_digest(self, epoch: int) -> str:
         """SHA-256 of the order in which an epoch takes the examples."""
-        order = self._order(epoch if self.overfit is None else 0)
+        order = self.order(epoch)
         return hashlib.sha256(b"" if order is None else order.numpy().tobytes()).hexdigest()
 
-    def _order(self, epoch: int) -> Tensor | None:
+    def order(self, epoch: int) -> Tensor | None:
+        """The places of the examples that an epoch takes (n,), in turn; None for all as they are stored."""
         if not self.shuffle:
             return self.sequence
         # Drawn on the CPU, so that every device sees the same order.
-        generator = Generator().manual_seed(mix(self.seed, epoch))
+        generator = Generator().manual_seed(mix(self.seed, epoch if self.overfit is None else 0))
         return torch.randperm(self.count, generator=generator)
 
     def in_order(self) -> Batches:
@@ -105,10 +106,10 @@ class Batches:
         plain.bounds = batch_bounds(self.count, batch_size=self.batch_size)
         return plain
 
-    def stored(self, places: Tensor) -> Tensor:
-        """The inputs of some examples (n,) as they are stored, on the device."""
-        ((inputs, _),) = self.source.gather(places, [(0, len(places))])
-        return inputs
+    def stored(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs and targets of some examples (n,) as they are stored, on the device."""
+        (examples,) = self.source.gather(places, [(0, len(places))])
+        return examples
 
     def close(self) -> None:
         """End the workers, where there are any."""

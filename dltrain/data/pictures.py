@@ -112,13 +112,19 @@ def decode(path: Path, shape: Shape) -> np.ndarray:
 
 def as_png(image: np.ndarray, *, most: int = 96) -> str:
     """An image uint8 (C, H, W), no side above `most` pixels, as a data URL that a page can show."""
+    return f"data:image/png;base64,{base64.b64encode(png(image, most=most)).decode()}"
+
+
+def png(image: np.ndarray, *, most: int | None = None) -> bytes:
+    """The file of an image uint8 (C, H, W), made smaller where a side is above `most` pixels."""
     from PIL import Image
 
     picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-    picture.thumbnail((most, most))
+    if most is not None:
+        picture.thumbnail((most, most))
     file = io.BytesIO()
     picture.save(file, "png")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return file.getvalue()
 
 
 def _in_colour(picture: Any, channels: int) -> Any:

@@ -85,8 +85,8 @@ def _thumbnails(trial: Trial, places: np.ndarray) -> list[str | None]:
     """Images as data URLs of PNGs; null where examples are none."""
     if not isinstance(trial.run.facts, ImageFacts) or not len(places):
         return [None] * len(places)
-    images = trial.batches.stored(torch.as_tensor(places)).cpu().numpy()
-    return [as_png(image) for image in images]
+    images, _ = trial.batches.stored(torch.as_tensor(places))
+    return [as_png(image) for image in images.cpu().numpy()]
 
 
 def table(trial: Trial, outcome: Outcome) -> Iterator[Cells]:

@@ -98,10 +98,15 @@ def _train(
                 keeper.position.lineage.append(going_on.entry)
             session = Session(run, keeper, console, [sink(folder) for sink in sinks], train_flops=network.train_flops)
             try:
-                return session.go()
+                code = session.go()
             except Exception as error:
                 session.fail(error)
                 raise
+            if run.trainer.check_all:
+                from dltrain.verbs._ci import check_all  # which trains, too
+
+                code = check_all(folder, run, composition, console, code)
+            return code
         finally:
             for batches in run.batches.values():
                 batches.close()
