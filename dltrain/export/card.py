@@ -1,6 +1,7 @@
 """The model card: what was exported of a run, how to use it, and what its numbers do and do not say."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def _classes(trained: Trained) -> str:
 def _data(data: dict[str, Any]) -> str:
     if not data["same"]:
         return "The file was compared on other data than the run was trained with; what follows is about the run's."
-    sizes = ", ".join(f"{count:,} {part}" for part, count in data["examples"].items())
+    sizes = ", ".join(f"{count:,} {part}" for part, count in data["examples"].items() if count)
     return f"{escaped(data['name'])}: {sizes} examples. SHA-256 of the decoded data: `{data['fingerprint']}`."
 
 
@@ -130,7 +131,7 @@ def _training(folder: Path, trained: Trained) -> str:
     summary = read_json(folder / "summary.json") or {}
     known = {
         "choices": with_choices,
-        "command": " ".join((read_json(folder / "environment.json") or {}).get("command", [])[1:]),
+        "command": shlex.join((read_json(folder / "environment.json") or {}).get("command", [])[1:]),
         "seed": trained.config.seed,
         **{key: summary.get(key) for key in ("status", "parameters", "epochs", "steps", "device", "precision")},
     }
@@ -140,15 +141,17 @@ def _training(folder: Path, trained: Trained) -> str:
 
 def _limits(folder: Path, trained: Trained, data: dict[str, Any]) -> str:
     counted = looks.words(looks.count(folder))
+    precision = (read_json(folder / "summary.json") or {}).get("precision", "fp32")
     lines = [
         f"One run with one seed ({trained.config.seed}): another one gives other numbers.",
         f"{counted[0].upper()}{counted[1:]}; each look makes its numbers less of a held-out estimate.",
         "The numbers are about data like these; no other were tried, and the answer to anything is one of the classes."
         if trained.class_names
         else "The numbers are about data like these; no other were tried.",
+        f"The run computed its numbers in {precision}; the files compute in float32." if precision != "fp32" else "",
         "Whether the data's licence allows a use is not known here.",
     ]
     if isinstance(trained.preparation, Pixels) and trained.preparation.level is not None:
         level = f"The training images have a mean grey level of {trained.preparation.level:.0f} of 255"
         lines.append(f"{level}: pictures that are much darker or brighter, or inverted, are foreign to the model.")
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {line}" for line in lines if line)

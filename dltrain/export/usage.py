@@ -41,7 +41,7 @@ def usage(trained: Trained, entry: dict[str, Any]) -> str:
     shape = entry["input"]["shape"]
     known = {"file": entry["file"], "sizes": ", ".join(map(str, shape))}
     if isinstance(trained.preparation, Pixels):
-        images = "np.asarray(picture)" + ("[None, None]" if shape[0] == 1 else ".transpose(2, 0, 1)[None]")
+        images = "np.array(picture)" + ("[None, None]" if shape[0] == 1 else ".transpose(2, 0, 1)[None]")
         known |= {"picture": _picture(trained, shape), "images": images}
     templates = {"torch_export": TORCH_EXPORT, "onnx": ONNX}
     if entry["format"] in templates:
