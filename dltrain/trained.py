@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dltrain import initializers, models
 from dltrain.components import make
 from dltrain.data.preparation import Pixels, Preparation, Tokens, restored
-from dltrain.run import checkpoint
+from dltrain.run import checkpoint as saved
+from dltrain.run import exported
 from dltrain.run.folder import find
 from dltrain.run.record import Row, read_rows
 from dltrain.run.weights import chosen, evaluated
@@ -31,6 +32,7 @@ class Trained:
     class_names: list[str]
     preparation: Preparation
     facts: dict[str, Any]
+    checkpoint: dict[str, Any]  # its `step`, and whether the weights are `averaged` ones
 
     def __repr__(self) -> str:
         classes = f", classes {', '.join(self.class_names)}" if self.class_names else ""
@@ -46,10 +48,16 @@ class Trained:
         (N, vocabulary, T) of each next one.
         Raises ValueError for inputs of another type, shape or number of channels.
         """
+        outputs = self.outputs(inputs)
+        return outputs.softmax(1) if self.class_names else outputs
+
+    @torch.inference_mode()
+    def outputs(self, inputs: Tensor | np.ndarray) -> Tensor:
+        """The same before the softmax: logits (N, classes) or, of texts, (N, vocabulary, T), or numbers."""
         kinds = {Pixels: self._pixels, Tokens: self._tokens}
         stored = kinds.get(type(self.preparation), self._vectors)(inputs)
         outputs = torch.cat([self.model(self.preparation.inputs(part)) for part in stored.split(256)])
-        return outputs.softmax(1) if self.class_names else self.preparation.outputs(outputs)
+        return self.preparation.outputs(outputs)
 
     @torch.inference_mode()
     def generate(self, prompt: str, *, length: int = 100, temperature: float = 1.0, seed: int = 0) -> str:
@@ -107,25 +115,41 @@ class Trained:
         return pixels
 
 
-def load(run: str | Path, *, outputs_dir: str | Path = "outputs") -> Trained:
-    """The model of a run folder, or of a name below `outputs_dir`, with its best weights where there are best ones.
+def load(run: str | Path, *, outputs_dir: str | Path = "outputs", checkpoint: str = "best") -> Trained:
+    """The model of a run folder, of a name below `outputs_dir`, or of a safetensors file that `dltrain export` wrote.
 
-    Raises RunError where there is no such run, or where no checkpoint of it verifies.
+    A run has the weights of its best step where there is one, `checkpoint` being best, last or a step's number; a file
+    has its own, and no rows.
+    Raises RunError where there is no such run, or where no checkpoint or not the file verifies.
     """
+    if Path(run).suffix == ".safetensors" and Path(run).is_file():
+        return of_file(Path(run))
     folder = find(run, outputs_dir)
-    tensors, state = checkpoint.load(chosen(folder))
+    groups, state = saved.load(chosen(folder, checkpoint))
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
-    model: nn.Module = make(models, config.model, **state["model_facts"])
-    model.load_state_dict(evaluated(tensors))
+    weights = {"step": state["step"], "averaged": "ema" in groups}
+    return _made(config, evaluated(groups), {**state, "checkpoint": weights}, rows=read_rows(folder))
+
+
+def of_file(path: Path) -> Trained:
+    """The model of an exported safetensors file. Raises RunError."""
+    tensors, about = exported.read(path)
+    return _made(OmegaConf.create({key: about[key] for key in ("model", "data")}), tensors, about, rows=[])
+
+
+def _made(config: DictConfig, tensors: dict[str, Tensor], about: dict[str, Any], *, rows: list[Row]) -> Trained:
+    model: nn.Module = make(models, config.model, **about["model_facts"])
+    model.load_state_dict(tensors)
     initializers.freeze(model, OmegaConf.select(config, "init.freeze", default=[]))  # older runs froze nothing
     return Trained(
         model=model.eval(),
         config=config,
-        rows=read_rows(folder),
-        class_names=state["class_names"],
-        preparation=restored(state["preprocessing"]),
-        facts=state["model_facts"],
+        rows=rows,
+        class_names=about["class_names"],
+        preparation=restored(about["preprocessing"]),
+        facts=about["model_facts"],
+        checkpoint=about["checkpoint"],
     )
 
 

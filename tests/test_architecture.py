@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "dltrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"optim", "schedules", "initializers", "losses", "metrics"}
 BELOW_BUILD = {"train", "engine", "data", "models", "config", "components", "landscapes", *LEAVES}
-BELOW_VERBS = {*BELOW_BUILD, "sweep", "report", "run", "loggers", "build", "trained", "bench", "evaluation"}
+BELOW_VERBS = {*BELOW_BUILD, "sweep", "report", "run", "loggers", "build", "trained", "bench", "evaluation", "export"}
 
 # Room: the rooms it may import, and the packages from outside, the standard library and numpy apart.
 HOUSE: dict[str, tuple[set[str], set[str]]] = {
@@ -26,6 +26,7 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "yaml"}),
     "loggers": (set(), {"torch"}),
     "trained": ({"build", "components", "data", "initializers", "models", "run"}, {"torch", "omegaconf"}),
+    "export": ({"trained", "data", "config", "run"}, {"torch", "omegaconf", "onnxruntime"}),
     "build": ({*BELOW_BUILD, "run"}, {"torch", "omegaconf"}),  # `run` for the weights of another run
     "components": ({"config"}, {"omegaconf", "torch"}),
     "train": ({"engine"}, {"torch"}),
@@ -43,7 +44,7 @@ ONE_FILE = {
     ("models", "torchvision"): {"torchvision"},
     ("data", "PIL"): {"pictures"},
 }
-LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "sqlalchemy", "submitit"}
+LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "sqlalchemy", "submitit", "onnxruntime"}
 FREE = {"numpy", *__import__("sys").stdlib_module_names}
 MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 250, 40, 12
 

@@ -9,9 +9,9 @@ import torch
 from helpers import run, summary, train
 
 from dltrain.cli import main
-from dltrain.verbs import _ci_stages as stages
+from dltrain.verbs import _ci_training as training
 
-STAGES = ["train", "data", "checkpoint", "resume", "eval", "predict"]
+STAGES = ["train", "data", "checkpoint", "resume", "eval", "predict", "export"]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_what_differs_after_a_resume_is_named(monkeypatch, capsys):
 
 
 def test_labels_of_other_images_are_named(monkeypatch):
-    original = stages.make
+    original = training.make
 
     def shuffled(*arguments, **facts):
         dataset = original(*arguments, **facts)
@@ -81,7 +81,7 @@ def test_labels_of_other_images_are_named(monkeypatch):
         monkeypatch.setattr(dataset, "load", lambda: parts)
         return dataset
 
-    monkeypatch.setattr(stages, "make", shuffled)
+    monkeypatch.setattr(training, "make", shuffled)
     folder = train("trainer=ci", "model=mlp", expected=70)
     assert found(folder)["data"] == "failed"
     assert "targets that are not theirs" in read(folder)["stages"][1]["told"]

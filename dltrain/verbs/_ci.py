@@ -9,16 +9,18 @@ from dltrain.build import Run
 from dltrain.config.compose import Composition
 from dltrain.run.console import Console
 from dltrain.run.folder import read_json, write_json
-from dltrain.verbs import _ci_stages as stages
-from dltrain.verbs._ci_stages import CheckError, Subject
+from dltrain.verbs import _ci_training as training
+from dltrain.verbs import _ci_using as using
+from dltrain.verbs._ci_subject import CheckError, Subject
 
 CHECK_FAILED = 70
 STAGES: dict[str, Callable[[Subject], str]] = {
-    "data": stages.data,
-    "checkpoint": stages.newest_checkpoint,
-    "resume": stages.resume,
-    "eval": stages.evaluate,
-    "predict": stages.predict,
+    "data": training.data,
+    "checkpoint": training.newest_checkpoint,
+    "resume": training.resume,
+    "eval": using.evaluate,
+    "predict": using.predict,
+    "export": using.export,
 }
 
 

@@ -41,6 +41,7 @@ FLAGS = ("--multirun", "--cfg", "--config-dir", "--debug", "--help", "--version"
 FLAGS_OF = {
     "runs": ("--sort", "--jobs", "--json", "--prune", "--yes"), "diff": ("--json",), "resume": ("--allow-changes",),
     "eval": ("--split", "--data", "--checkpoint", "--device"),
+    "export": ("--format", "--checkpoint", "--tolerance", "--data"),
     "predict": ("--top", "--json", "--invert", "--prompt", "--length", "--temperature", "--seed"),
     "inspect": ("--parameter", "--folder"),
 }  # fmt: skip
