@@ -21,6 +21,7 @@ from dltrain.train import evaluate
 
 NAMED = 3
 LEAST_COSINE, MOST_RATIO = 0.98, 1.05  # of a gradient beside the same by hand, whose sums round otherwise
+LEAST_PUSH = 1e-3  # of the largest entry of all gradients
 CLOSE = 1e-3  # of a loss, likewise
 
 
@@ -108,18 +109,23 @@ class Movement:
         frozen = [name for name, parameter in named.items() if not parameter.requires_grad and not self.chosen]
         trained = [(name, parameter) for name, parameter in named.items() if parameter.requires_grad]
         unreached = [name for name, parameter in trained if parameter.grad is None or not parameter.grad.any()]
-        unmoved = [name for name, parameter in trained if name in still and name not in unreached]
+        unmoved = [name for name in self._pushed(trained) if name in still]
         statistics = [name for name in still if name.endswith(("running_mean", "running_var"))]
         return [
             f"{listed(names)}: {words}"
             for names, words in (
                 (frozen, "not trained, and init.freeze does not ask for that"),
                 ([name for name in unreached if name in still], "no gradient arrives"),
-                (unmoved, "has a gradient, and did not move: is it in the optimizer, is its rate above 0?"),
+                (unmoved, "not moved by gradients that arrive: not in the optimizer, or at no rate to speak of"),
                 (sorted(statistics), "running statistics that training does not update"),
             )
             if names
         ]
+
+    def _pushed(self, trained: Sequence[tuple[str, nn.Parameter]]) -> list[str]:
+        """Names of those with a gradient to speak of: a bias before a norm has one of rounding errors alone."""
+        sizes = {name: float(each.grad.abs().max()) for name, each in trained if each.grad is not None}
+        return [name for name, size in sizes.items() if size > LEAST_PUSH * max(sizes.values())]
 
 
 def wrong_evaluation(run: Run, batch: Batch) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dltrain.engine.step import Batch
 from dltrain.models.layers import NotesDropout
+from dltrain.run.console import number
 from dltrain.verbs._checks import Movement, by_hand, comparable, gradients_by_hand, wrong_evaluation, wrong_gradient
 from dltrain.verbs._trial import Trial
 
@@ -33,11 +34,11 @@ PLAIN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Known:
-    """How much of a batch is known: `share` from 0 to 1, in words, and the loss."""
+    """How much of a batch is known: `share` from 0 to 1, in words, and the loss, None where it is not finite."""
 
     share: float
     words: str
-    loss: float
+    loss: float | None
 
     @property
     def enough(self) -> bool:
@@ -121,10 +122,15 @@ def known(trial: Trial, batch: Batch, most: int, *, training: bool) -> Known:
     if not targets.is_floating_point():
         right = int((logits.argmax(1) == targets).sum())
         of = f"{most}" if most == targets.numel() else f"the {most} that can be, of {targets.numel()},"
-        return Known(right / most, f"{right} of {of} right", float(loss))
+        return Known(right / most, f"{right} of {of} right", finite(loss))
     spread = float(trial.run.engine.loss(targets.mean(0).expand_as(targets), targets))
-    share = 1 - float(loss) / spread if spread else float(not loss)
-    return Known(share, f"{share:.1%} of the targets' variance explained", float(loss))
+    share = finite(1 - loss / spread) or 0.0
+    return Known(share, f"{share:.1%} of the targets' variance explained", finite(loss))
+
+
+def finite(value: Tensor) -> float | None:
+    """A number; None where it is none."""
+    return float(value) if value.isfinite() else None
 
 
 def attainable(batch: Batch) -> int:
@@ -144,7 +150,11 @@ def attainable(batch: Batch) -> int:
 def said(outcome: Outcome) -> list[str]:
     """The verdict, then one line a finding."""
     word = "passed" if outcome.passed else "failed"
-    line = f"{word}: {outcome.evaluated.words} after {outcome.steps} steps (loss {outcome.evaluated.loss:.4g})"
+    line = f"{word}: {_spoken(outcome.evaluated)} after {outcome.steps} steps"
     if outcome.trained.words != outcome.evaluated.words:
-        line += f"; in training mode {outcome.trained.words} (loss {outcome.trained.loss:.4g})"
+        line += f"; in training mode {_spoken(outcome.trained)}"
     return [line, *(f"  {finding}" for finding in outcome.findings)]
+
+
+def _spoken(known: Known) -> str:
+    return f"{known.words} (loss {number(known.loss)})"

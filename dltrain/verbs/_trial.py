@@ -62,7 +62,8 @@ def changed(composition: Composition, values: Mapping[str, Any]) -> tuple[Compos
             replaced += [f"{key}={spoken(_named(before))}"] if _named(before) not in (None, _named(value)) else []
     config = OmegaConf.create(plain)
     OmegaConf.set_readonly(config, True)
-    return Composition(config, composition.choices, composition.notes), replaced
+    choices = {key: value["name"] for key, value in values.items() if isinstance(value, dict)}
+    return Composition(config, {**composition.choices, **choices}, composition.notes), replaced
 
 
 def _named(value: Any) -> Any:
@@ -121,7 +122,7 @@ def trial(composition: Composition, *, verb: str, notes: Sequence[str] = ()) -> 
     run = build(config)
 
     def fill(folder: Path) -> None:
-        stored.write(folder / "config.yaml", composition)
+        stored.write(folder / "trial.yaml", composition)  # not config.yaml, by which a run is known that can go on
         facts = {"device": describe(run.engine.device), "threads": threads()}
         write_json(folder / "environment.json", environment(**facts, data_fingerprint=run.data_fingerprint))
 

@@ -43,6 +43,8 @@ FLAGS_OF = {
     "eval": ("--split", "--data", "--checkpoint", "--device"),
     "predict": ("--top", "--json", "--invert", "--prompt", "--length", "--temperature", "--seed"),
     "inspect": ("--parameter", "--folder"),
+    "lr-find": ("--from", "--to", "--steps", "--config-dir"),
+    "overfit": ("--steps", "--config-dir"),
 }  # fmt: skip
 
 
