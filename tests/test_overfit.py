@@ -79,6 +79,12 @@ def test_a_failure_comes_with_its_likely_reason(words, reason, capsys):
     assert "failed: " in capsys.readouterr().out
 
 
+def test_it_gives_up_where_the_loss_falls_no_further():
+    result = overfit(*NUMBERS, "model=mlp", "model.hidden_sizes=[1]", "data.noise=3", expected=70)
+    assert result["steps"] < 2000
+    assert "and no further: is the model too small?" in result["findings"][0]
+
+
 def test_running_statistics_that_do_not_follow_are_told_from_a_batch_that_is_not_known():
     with mutated("norm_momentum_zero"):
         result = overfit(*LITTLE, "model=mlp", "model.norm=batch", "--steps", "30", expected=70)

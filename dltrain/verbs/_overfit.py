@@ -13,7 +13,9 @@ from dltrain.run.console import number
 from dltrain.verbs._checks import Movement, by_hand, comparable, gradients_by_hand, wrong_evaluation, wrong_gradient
 from dltrain.verbs._trial import Trial
 
-ENOUGH = 0.99  # of what can be right, or of the targets' variance that is explained
+ENOUGH = 0.99  # of what can be right
+EXPLAINED = 0.95  # of the targets' variance, where they are numbers
+PATIENCE = 500  # steps without progress beside as many before them
 EVERY = 5  # steps between two looks
 STILL, ROSE = 0.02, 1.05  # of the first loss: a change that is none, and one that is a rise
 FEW_LOSSES = 10
@@ -34,16 +36,11 @@ PLAIN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Known:
-    """How much of a batch is known: `share` from 0 to 1, in words, and the loss, None where it is not finite."""
+    """Whether a batch is known, how much of it in words, and the loss, None where it is not finite."""
 
-    share: float
+    enough: bool
     words: str
     loss: float | None
-
-    @property
-    def enough(self) -> bool:
-        """Whether that is all of it, but for what rounding may cost."""
-        return self.share >= ENOUGH
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def overfit(trial: Trial, *, steps: int) -> Outcome:
             expected = gradients_by_hand(run, batch)
         elif row["step"] == 2 and expected:
             findings += wrong_gradient(engine, expected)
-        if row["step"] % EVERY == 0 and known(trial, batch, most, training=False).enough:
+        if row["step"] % EVERY == 0 and (known(trial, batch, most, training=False).enough or stalled(losses)):
             break
     evaluated, trained = (known(trial, batch, most, training=training) for training in (False, True))
     findings += movement.findings() + wrong_evaluation(run, batch)
@@ -98,20 +95,31 @@ def overfit(trial: Trial, *, steps: int) -> Outcome:
     return Outcome(len(losses), evaluated, trained, list(dict.fromkeys(findings)))
 
 
+def stalled(losses: list[float | None]) -> bool:
+    """Whether the loss no longer falls."""
+    before, lately = losses[-2 * PATIENCE : -PATIENCE], losses[-PATIENCE:]
+    return len(before) == PATIENCE and _mean(lately) > (1 - STILL) * _mean(before)
+
+
+def _mean(losses: list[float | None]) -> float:
+    return float(np.mean([loss for loss in losses if loss is not None]))
+
+
 def why(losses: list[float | None], trained: Known) -> list[str]:
     """The most likely reason that the batch is not known, by the losses of the steps."""
     if losses[-1] is None:
         return [f"the loss was not finite at step {len(losses)}: a lower optim.lr; dltrain lr-find suggests one"]
     if trained.enough:
         return ["in training mode the batch is known: the running statistics that evaluation uses do not follow"]
-    finite = [loss for loss in losses if loss is not None]
-    first, last = finite[0], float(np.mean(finite[-FEW_LOSSES:]))
+    first, last = _mean(losses[:1]), _mean(losses[-FEW_LOSSES:])
     path = f"{first:.4g} -> {last:.4g}"
     if last > ROSE * first:
         return [f"the loss rose, {path}: the rate is too high; dltrain lr-find suggests one"]
     if last > (1 - STILL) * first:
         return [f"the loss did not move, {path}: is the rate too low? dltrain lr-find suggests one"]
-    return [f"the loss fell, {path}, not far enough: more --steps, another rate (dltrain lr-find), a larger model"]
+    if stalled(losses):
+        return [f"the loss fell, {path}, and no further: is the model too small? dltrain lr-find suggests another rate"]
+    return [f"the loss fell, {path}, not far enough: more --steps, or another rate, which dltrain lr-find suggests"]
 
 
 def known(trial: Trial, batch: Batch, most: int, *, training: bool) -> Known:
@@ -122,10 +130,10 @@ def known(trial: Trial, batch: Batch, most: int, *, training: bool) -> Known:
     if not targets.is_floating_point():
         right = int((logits.argmax(1) == targets).sum())
         of = f"{most}" if most == targets.numel() else f"the {most} that can be, of {targets.numel()},"
-        return Known(right / most, f"{right} of {of} right", finite(loss))
+        return Known(right >= ENOUGH * most, f"{right} of {of} right", finite(loss))
     spread = float(trial.run.engine.loss(targets.mean(0).expand_as(targets), targets))
     share = finite(1 - loss / spread) or 0.0
-    return Known(share, f"{share:.1%} of the targets' variance explained", finite(loss))
+    return Known(share >= EXPLAINED, f"{share:.1%} of the targets' variance explained", finite(loss))
 
 
 def finite(value: Tensor) -> float | None:

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 
-STEPS, FEWEST, BATCH_SIZE = 1000, 5, 16
+STEPS, FEWEST, BATCH_SIZE = 2000, 5, 16
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
