@@ -57,10 +57,10 @@ def test_there_is_no_suggestion_where_nothing_was_learned():
 
 
 def test_a_test_ends_where_the_smoothed_loss_runs_away_and_not_at_one_bad_batch():
-    losses = [2.0] * 20 + [5.0] + [2.0] * 10
+    losses = [2.0] * 20 + [12.0] + [2.0] * 10
     runaway = Runaway()
     assert not any(runaway.over(loss) for loss in losses)
-    assert any(runaway.over(9.0) for _ in range(10))
+    assert any(runaway.over(20.0) for _ in range(10))
     assert Runaway().over(None)
 
 
