@@ -44,8 +44,8 @@ def test_a_command_runs(line):
     verb = bool(words) and "=" not in words[0] and not words[0].startswith("-")
     if words[:1] == ["data"] and not FASHION_MNIST.is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
-    inspected = words[0] == "inspect" and "=" in words[1]
-    plain = (verb and not inspected) or any(word in ("--help", "--cfg", "-sc") for word in words)
+    composed = words[0] in ("inspect", "lr-find", "overfit") and "=" in words[1]
+    plain = (verb and not composed) or any(word in ("--help", "--cfg", "-sc") for word in words)
     expected = 78 if "78" in line_of(line) else 0
     runs = (
         [word for word in words[1:] if "=" not in word]

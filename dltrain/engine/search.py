@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from dltrain.engine.step import Batch, Engine
 
 
-def searches(optimizer: Optimizer) -> bool:
-    """Whether a step of it needs a closure: such an optimizer evaluates the loss itself, and decides on the host."""
+def searches(optimizer: Optimizer | type[Optimizer]) -> bool:
+    """Whether its steps need a closure: such an optimizer evaluates the loss itself, and decides on the host."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
 

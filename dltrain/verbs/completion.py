@@ -44,6 +44,8 @@ FLAGS_OF = {
     "export": ("--format", "--checkpoint", "--tolerance", "--data"),
     "predict": ("--top", "--json", "--invert", "--prompt", "--length", "--temperature", "--seed"),
     "inspect": ("--parameter", "--folder"),
+    "lr-find": ("--from", "--to", "--steps", "--config-dir"),
+    "overfit": ("--steps", "--config-dir"),
 }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ EXAMPLES = """\
   dltrain -m model=lenet,mlp optim=sgd,adam      a sweep: every combination, ranked
   dltrain resume NAME                            go on with an interrupted run or sweep
   dltrain inspect model=lenet model.norm=none    gradients and activations at the start, by layer
+  dltrain overfit model=resnet18                 can it learn one batch by heart, and if not, why?
+  dltrain lr-find model=resnet18 optim=adam      which learning rate?
   dltrain trainer=smoke device=cpu               prove in seconds that training works
   dltrain runs 'val_accuracy>0.9'                what has been done, and what came of it
 """
