@@ -60,7 +60,7 @@ def after(patch: Patch, owner: Any, name: str, change: Callable[..., Any]) -> No
     patch.setattr(owner, name, lambda *some, **more: change(original(*some, **more), *some))
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def no_zero_grad(patch):
     """Gradients of all steps so far add up."""
 
@@ -71,7 +71,7 @@ def no_zero_grad(patch):
     after(patch, building, "make_optimizer", adding_up)
 
 
-@mutant("smoke overfit")
+@mutant("smoke overfit ci")
 def gradient_ascent(patch):
     """Steps go up the slope."""
 
@@ -83,13 +83,13 @@ def gradient_ascent(patch):
     after(patch, Engine, "_backward", turned)
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def evaluation_in_training_mode(patch):
     """model.eval() is forgotten."""
     patch.setattr(nn.Module, "eval", lambda self: self)
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def training_in_evaluation_mode(patch):
     """model.train() is forgotten after an evaluation."""
     original = Engine.evaluating
@@ -103,7 +103,7 @@ def training_in_evaluation_mode(patch):
     patch.setattr(Engine, "evaluating", evaluating)
 
 
-@mutant("smoke overfit")
+@mutant("smoke overfit ci")
 def rate_of_zero(patch):
     """The optimizer's rate is 0."""
     patch.setattr(
@@ -111,7 +111,7 @@ def rate_of_zero(patch):
     )
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def frozen_layer(patch):
     """The first layer does not require a gradient."""
 
@@ -122,7 +122,7 @@ def frozen_layer(patch):
     after(patch, building, "make_model", frozen)
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def layer_without_optimizer(patch):
     """The optimizer is not given the classifier."""
     after(
@@ -130,14 +130,14 @@ def layer_without_optimizer(patch):
     )
 
 
-@mutant("smoke overfit")
+@mutant("smoke overfit ci")
 def optimizer_of_a_copy(patch):
     """The optimizer holds the parameters of another model."""
     original = building.make_optimizer
     patch.setattr(building, "make_optimizer", lambda node, model: original(node, copy.deepcopy(model)))
 
 
-@mutant("overfit", "model.norm=batch")
+@mutant("overfit ci", "model.norm=batch")
 def norm_momentum_zero(patch):
     """Batch norm's running statistics are never updated."""
 
@@ -150,27 +150,27 @@ def norm_momentum_zero(patch):
     after(patch, building, "make_model", still)
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def loss_summed(patch):
     """The loss is a sum over the batch, not a mean."""
     after(patch, Engine, "_loss", lambda loss, engine, logits, targets: loss * len(targets))
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def softmax_before_cross_entropy(patch):
     """Cross-entropy is given probabilities, not logits."""
     original = Engine._loss
     patch.setattr(Engine, "_loss", lambda self, logits, targets: original(self, logits.softmax(1), targets))
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def labels_off_by_one(patch):
     """Training, and training alone, takes every class for the next one."""
     original = Engine.losses
     patch.setattr(Engine, "losses", lambda self, batch: original(self, (batch[0], (batch[1] + 1) % 10)))
 
 
-@mutant("overfit")
+@mutant("overfit ci")
 def accuracy_of_two_guesses(patch):
     """What is called accuracy counts the second guess, too."""
 
@@ -180,13 +180,13 @@ def accuracy_of_two_guesses(patch):
     patch.setitem(metrics.MEASURES, "accuracy", metrics.Measure(correct))
 
 
-@mutant("overfit", "model.dropout=0.5")
+@mutant("overfit ci", "model.dropout=0.5")
 def dropout_in_evaluation(patch):
     """Dropout drops in evaluation mode, too."""
     patch.setattr(nn.Dropout, "forward", lambda self, inputs: F.dropout(inputs, self.p, True))
 
 
-@mutant("overfit", "trainer.microbatch=8", "model.norm=none")
+@mutant("overfit ci", "trainer.microbatch=4", "model.norm=none")
 def parts_not_divided(patch):
     """The gradients of a batch's parts are added up as if each part were the whole."""
     original = Engine.losses
@@ -231,7 +231,12 @@ def unstandardized_prediction(patch):
 @mutant("ci")
 def class_names_permuted(patch):
     """A trained model's answers bear the names of other classes."""
-    after(patch, trained, "load", lambda run, *_: replace(run, class_names=[*run.class_names[1:], run.class_names[0]]))
+
+    def permuted(usage, *_):
+        first, *others = usage["class_names"]
+        return {**usage, "class_names": [*others, first]}
+
+    after(patch, _keeper.Keeper, "_usage", permuted)
 
 
 @mutant("ci")
@@ -271,7 +276,7 @@ def average_that_stays(patch):
     patch.setattr(step, "average", lambda averaged, model, *, decay: None)
 
 
-@mutant("ci", "schedule.warmup=4")
+@mutant("", "schedule.warmup=4")
 def schedule_stuck_in_warmup(patch):
     """The rate stays where warm-up began."""
     after(patch, schedules, "warmup", lambda schedule, *_: lambda step, *rest: schedule(0, *rest))

@@ -166,6 +166,27 @@ def _wrong_numbers(run: Run, batch: Batch, row: dict[str, float]) -> list[str]:
     ]
 
 
+class Watch:
+    """Looks at all of that while a model without dropout trains on one batch."""
+
+    def __init__(self, run: Run, batch: Batch) -> None:
+        self.run, self.batch = run, batch
+        self.findings = wrong_evaluation(run, batch)
+        self.movement, self.expected = Movement(run), dict[str, Tensor]()
+
+    def follow(self, step: int) -> None:
+        """So many steps have been taken."""
+        if step == 1 and comparable(self.run.engine):
+            self.expected = gradients_by_hand(self.run, self.batch)
+        elif step == 2 and self.expected:
+            self.findings += wrong_gradient(self.run.engine, self.expected)
+
+    def end(self) -> list[str]:
+        """All that was found, each once."""
+        found = [*self.findings, *self.movement.findings(), *wrong_evaluation(self.run, self.batch)]
+        return list(dict.fromkeys(found))
+
+
 class OneBatch:
     """A batch as an epoch of its own."""
 

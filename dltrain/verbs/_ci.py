@@ -16,6 +16,7 @@ from dltrain.verbs._ci_subject import CheckError, Subject
 CHECK_FAILED = 70
 STAGES: dict[str, Callable[[Subject], str]] = {
     "data": training.data,
+    "steps": training.steps,
     "checkpoint": training.newest_checkpoint,
     "resume": training.resume,
     "eval": using.evaluate,

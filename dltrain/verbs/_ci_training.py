@@ -15,18 +15,23 @@ import torch
 from omegaconf import OmegaConf
 
 from dltrain import data as data_sets
-from dltrain.build import Run
+from dltrain.build import Run, build
 from dltrain.components import make
 from dltrain.config.tree import container
 from dltrain.data.batches import Batches
 from dltrain.data.dataset import Examples
+from dltrain.data.function import FunctionFacts
 from dltrain.run import checkpoint
 from dltrain.run.folder import read_json
 from dltrain.run.record import Row, read_rows
+from dltrain.train import fit
+from dltrain.verbs._checks import Watch
 from dltrain.verbs._ci_subject import Subject, near, require
+from dltrain.verbs._overfit import PLAIN, without_dropout
 from dltrain.verbs._start import go_on
+from dltrain.verbs._trial import OneEpoch, changed
 
-MOST_PROBED, PART = 64, 4096
+MOST_PROBED, PART, STEPS = 64, 4096, 5
 
 
 def data(subject: Subject) -> str:
@@ -71,6 +76,31 @@ def _among(examples: Examples, digests: set[bytes], run: Run) -> set[Probe]:
 def _named(target: np.ndarray, names: Sequence[str]) -> str:
     """A class by its name, which choosing among classes does not change."""
     return names[int(target)] if names and target.ndim == 0 else target.tobytes().hex()
+
+
+def steps(subject: Subject) -> str:
+    """Steps follow the gradient of their batch's mean loss and move all that trains; evaluating changes nothing.
+
+    Of a run of its own, without what would make these numbers others: augmentation, decay, dropout.
+    """
+    if isinstance(subject.run.facts, FunctionFacts):
+        return "left out: a point on a landscape is no network"
+    plain, _ = changed(subject.composition, PLAIN)
+    run = build(plain.config)
+    batches = run.batches["train"]
+    try:
+        watch = Watch(run, next(iter(batches.epoch(0))))
+        without_dropout(run.model)
+        for event in fit(run.engine, OneEpoch(batches, STEPS + 1), epochs=1, log_every=1):
+            watch.follow(event.step)
+            if event.step == STEPS:
+                break
+        findings = watch.end()
+    finally:
+        for each in run.batches.values():
+            each.close()
+    require(not findings, "; ".join(findings))
+    return f"{STEPS} steps by the gradient of their batch's loss move every parameter; evaluating changes nothing"
 
 
 def newest_checkpoint(subject: Subject) -> str:

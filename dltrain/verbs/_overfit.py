@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dltrain.engine.step import Batch
 from dltrain.models.layers import NotesDropout
 from dltrain.run.console import number
-from dltrain.verbs._checks import Movement, by_hand, comparable, gradients_by_hand, wrong_evaluation, wrong_gradient
+from dltrain.verbs._checks import Watch, by_hand
 from dltrain.verbs._trial import Trial
 
 ENOUGH = 0.99  # of what can be right
@@ -71,25 +71,21 @@ def without_dropout(model: nn.Module) -> int:
 
 def overfit(trial: Trial, *, steps: int) -> Outcome:
     """Train on the first batch until it is known in evaluation mode, or for so many steps; dropout counts as set."""
-    run, engine = trial.run, trial.run.engine
+    run = trial.run
     batch = next(iter(run.batches["train"].epoch(0)))
-    findings, losses = wrong_evaluation(run, batch), list[float | None]()
+    watch, losses = Watch(run, batch), list[float | None]()
     if dropouts := without_dropout(run.model):
         trial.console.say(f"off for this check: dropout, {dropouts} layers")
-    most, movement = attainable(batch), Movement(run)
-    expected: dict[str, Tensor] = {}
+    most = attainable(batch)
     for row in trial.steps(steps):
         losses.append(row["loss"])
         if row["loss"] is None or row.get("nonfinite_steps"):
             break
-        if row["step"] == 1 and comparable(engine):
-            expected = gradients_by_hand(run, batch)
-        elif row["step"] == 2 and expected:
-            findings += wrong_gradient(engine, expected)
+        watch.follow(row["step"])
         if row["step"] % EVERY == 0 and (known(trial, batch, most, training=False).enough or stalled(losses)):
             break
     evaluated, trained = (known(trial, batch, most, training=training) for training in (False, True))
-    findings += movement.findings() + wrong_evaluation(run, batch)
+    findings = watch.end()
     if not evaluated.enough:
         findings = [*why(losses, trained), *findings]
     return Outcome(len(losses), evaluated, trained, list(dict.fromkeys(findings)))
