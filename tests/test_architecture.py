@@ -24,7 +24,7 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "submitit"}),
     "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "yaml"}),
-    "loggers": (set(), {"torch"}),
+    "loggers": (set(), {"torch", "wandb", "mlflow"}),
     "trained": ({"build", "components", "data", "initializers", "models", "run"}, {"torch", "omegaconf"}),
     "build": ({*BELOW_BUILD, "run"}, {"torch", "omegaconf"}),  # `run` for the weights of another run
     "components": ({"config"}, {"omegaconf", "torch"}),
@@ -43,7 +43,7 @@ ONE_FILE = {
     ("models", "torchvision"): {"torchvision"},
     ("data", "PIL"): {"pictures"},
 }
-LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "submitit"}
+LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "submitit", "wandb", "mlflow"}
 FREE = {"numpy", *__import__("sys").stdlib_module_names}
 MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 250, 40, 12
 

@@ -89,7 +89,7 @@ def test_an_empty_group_may_be_chosen_empty(group):
 
 
 def test_a_group_that_is_empty_is_chosen_without_a_plus():
-    assert compose(["logger=tensorboard"]).config.logger.name == "tensorboard"
+    assert compose(["logger=tensorboard"]).config.logger.tensorboard.name == "tensorboard"
 
 
 def test_the_last_value_given_twice_wins():
