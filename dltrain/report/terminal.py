@@ -38,10 +38,10 @@ def panel(title: str, curves: Sequence[Curve], *, width: int, height: int) -> li
 
 
 def axis(left: float, right: float, width: int) -> str:
-    """Round numbers below their places, as many as have room."""
+    """Round numbers of steps below their places, as many as have room."""
     line = " " * width
     for tick in ticks(left, right, max(2, width // 12)):
-        label = f"{tick:,.0f}" if float(tick).is_integer() else f"{tick:g}"
+        label = f"{tick:,.0f}" if tick.is_integer() else ""  # there are no parts of a step
         start = min(max(0, place(tick, left, right, width - 1) - len(label) // 2), width - len(label))
         if start >= 0 and not line[max(0, start - 1) : start + len(label) + 1].strip():
             line = line[:start] + label + line[start + len(label) :]

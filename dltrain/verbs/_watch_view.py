@@ -89,19 +89,20 @@ class RunView:
 
     def lines(self, *, width: int, height: int) -> list[Text]:
         """The state in some lines, and the curves in the rest."""
-        texts = [self._state(), *self._numbers()] if self.rows else [self._state(), Text(self._nothing())]
-        above = [line for text in texts for line in _folded(text, width)]
+        above = [*_packed(self._state(), width), *(self._numbers() if self.rows else [Text(self._nothing())])]
+        for line in above:
+            line.truncate(width)
         return [*above[:height], *self._curves(width, height - len(above))]
 
-    def _state(self) -> Text:
-        text = Text(self.run.name, style="bold")
-        text.append(f"  {self.run.status}", style=STATUS_STYLES.get(self.run.status, "bold yellow"))
+    def _state(self) -> list[Text]:
+        status = self.run.status
         parts = [*self._progress(), *self._expectation()] if self.rows else []
-        if self.run.status == "unfinished":
-            parts.append("its process is gone: dltrain resume goes on")
+        if status == "unfinished":
+            parts += ["its process is gone", "dltrain resume goes on"]
         elif self.summary.get("cause"):
             parts.append(printable(str(self.summary["cause"])))
-        return text.append("".join(f"  {part}" for part in parts), style="not bold")
+        first = [Text(self.run.name, style="bold"), Text(status, style=STATUS_STYLES.get(status, "bold yellow"))]
+        return [*first, *map(Text, parts)]
 
     def _nothing(self) -> str:
         return "there are no rows" if self.over else "waiting for the first row"
@@ -174,9 +175,15 @@ class RunView:
         return panel(name, curves, width=width, height=height)
 
 
-def _folded(text: Text, width: int) -> list[Text]:
-    """The lines of a text; what a terminal has no room for goes to the next one, at two spaces."""
-    return list(text.wrap(Console(width=width), width, overflow="fold"))
+def _packed(parts: Sequence[Text], width: int) -> list[Text]:
+    """The parts side by side, in as many lines as they need; one that needs several lines begins a line."""
+    lines: list[Text] = []
+    for part in parts:
+        if lines and lines[-1].cell_len + 2 + part.cell_len <= width:
+            lines[-1] = Text().append_text(lines[-1]).append("  ").append_text(part)
+        else:
+            lines += part.wrap(Console(width=width), width)
+    return lines
 
 
 def _beside(left: Text, right: Text, place: int) -> Text:
