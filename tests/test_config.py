@@ -179,6 +179,17 @@ def test_a_group_that_the_preset_fills_can_be_emptied():
     assert "logger" not in made.choices
 
 
+def test_a_preset_may_choose_several_loggers_and_the_command_line_wins():
+    text = "defaults:\n  - override /logger: [tensorboard, wandb]\nlogger:\n  wandb:\n    project: shoes\n"
+    made = with_preset(text)
+    assert made.choices["logger"] == "[tensorboard,wandb]"
+    assert made.config.logger.wandb.project == "shoes"
+    assert with_preset(text, "logger=[tensorboard,wandb]").config.logger.wandb.project == "shoes"
+    other = with_preset(text, "logger=mlflow")
+    assert list(other.config.logger) == ["mlflow"]
+    assert other.notes == ("logger=mlflow was chosen: the preset's logger.wandb.project does not apply",)
+
+
 def test_a_preset_asks_for_a_sweep_and_the_command_line_wins_over_it():
     text = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      optim.lr: 0.1,0.2\n      seed: 1,2\n"
     assert with_preset(text, "seed=3").sweep == ("optim.lr=0.1,0.2",)

@@ -1,6 +1,8 @@
 """Loggers beside the record: several at once, live, offline, continued; what fails or hangs stops nothing."""
 
 import json
+import re
+import shlex
 import socket
 import struct
 import subprocess
@@ -12,12 +14,15 @@ from pathlib import Path
 import pytest
 from helpers import rows, summary, train
 
+from dltrain import loggers
+from dltrain.cli import main
 from dltrain.engine import Engine
 from dltrain.loggers import several
 from dltrain.loggers.several import Loggers
 from dltrain.verbs.completion import candidates
 
 SHORT = ("model=mlp", "data.image_size=28", "trainer.epochs=2", "trainer.limit_train_batches=3", "trainer.log_every=1")
+LIVE = (Path(__file__).parents[1] / "docs/live.md").read_text()
 OFFLINE = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "NETRC": "/nowhere"}
 OWN = '''
 seen = []
@@ -123,12 +128,12 @@ def test_a_logger_that_hangs_holds_nothing_up():
         def start(self, folder, *, name, config):
             threading.Event().wait()
 
-    told, loggers = [], Loggers()
-    loggers.include("slow", Hanging)
-    loggers.start(told.append, Path(), name="run", config={})
+    told, slow = [], Loggers()
+    slow.include("slow", Hanging)
+    slow.start(told.append, Path(), name="run", config={})
     begun = time.monotonic()
-    loggers.add({"split": "train", "step": 1})
-    loggers.close("completed", patience=0.2)
+    slow.add({"split": "train", "step": 1})
+    slow.close("completed", patience=0.2)
     assert time.monotonic() - begun < 2
     assert told == ["note: logger=slow has not finished after 0.2 s and is left behind"]
 
@@ -266,11 +271,32 @@ def test_a_run_from_when_there_was_one_logger_at_a_time_goes_on():
     text = path.read_text()
     assert "\nlogger:\n  tensorboard:\n    name: tensorboard\n" in text
     path.write_text(text.replace("\nlogger:\n  tensorboard:\n    name: ", "\nlogger:\n  name: "))
-    from dltrain.cli import main
-
     assert main(["resume", "run", "trainer.epochs=3"]) == 0
     assert len(list((folder / "tensorboard").iterdir())) == 2
     assert summary(folder)["epochs"] == 3
+
+
+def test_what_the_page_on_loggers_says_is_so(capsys):
+    for line in re.findall(r"^dltrain ((?!watch).+?)(?:  #.*)?$", LIVE, re.MULTILINE):
+        assert main([*shlex.split(line), "--cfg", "job"]) == 0
+    (program,) = re.findall(r"^```python\n(.*?)^```", LIVE, re.MULTILINE | re.DOTALL)
+    (settings,) = re.findall(r"^```yaml\n(.*?)^```", LIVE, re.MULTILINE | re.DOTALL)
+    Path("conf/logger").mkdir(parents=True)
+    Path("conf/logger/csv.yaml").write_text(settings)
+    made = {}
+    exec(program, made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loggers, "csv", made["CSV"], raising=False)
+        patch.setattr(loggers, "__all__", [*loggers.__all__, "csv"])
+        folder = train(*SHORT, "--config-dir", "conf", "logger=[csv,tensorboard]")
+    assert len((folder / "rows.csv").read_text().splitlines()) == len(rows(folder))
+
+
+def test_an_option_without_its_place_is_told_what_it_lacks(capsys):
+    Path("conf/logger").mkdir(parents=True)
+    Path("conf/logger/mine.yaml").write_text("# a logger\nname: mine\n")
+    assert main(["--config-dir", "conf", "logger=mine"]) == 78
+    assert "begins with the line '# @package logger.NAME'" in capsys.readouterr().err
 
 
 def test_tab_knows_lists_of_loggers():

@@ -45,7 +45,7 @@ def choose(chosen: dict[str, Any], names: list[str], folders: list[Path], config
     with _composer(folders) as composed:
         config = composed(_written(chosen), config_name)
         check_references(container(config))
-        choices = {name: choice for name in names if (choice := _choice(config, name))}
+        choices = {name: choice for name in names if (choice := _choice(config, name, chosen))}
         reference = config
         if len(folders) > 1 or config_name != "config" or "experiment" in choices:
             reference = composed(_written({name: choices[name] for name in choices if name != "experiment"}))
@@ -68,15 +68,18 @@ def _as_one(choice: Any) -> Any:
     return f"[{','.join(choice)}]" if len(choice) > 1 else next(iter(choice), None)
 
 
-def _choice(config: DictConfig, group: str) -> Any:
-    """What is chosen of a group; of several at once Hydra tells nothing, but each has a node. Raises ConfigError."""
+def _choice(config: DictConfig, group: str, chosen: dict[str, Any]) -> Any:
+    """What the command line or else a preset chose of a group. Raises ConfigError.
+
+    Of several at once Hydra tells nothing, but each has a node, as has what a preset says of one not chosen.
+    """
     if group not in SEVERAL:
         return config.hydra.runtime.choices.get(group)
     nodes = config.get(group) or {}
     for name, node in nodes.items():
         if not isinstance(node, DictConfig):
             raise ConfigError(f"{group}.{name}: an option's file begins with the line '# @package {group}.NAME'")
-    return _as_one([str(name) for name in nodes])
+    return chosen[group] if group in chosen else _as_one([str(name) for name in nodes])
 
 
 @contextmanager
@@ -146,7 +149,7 @@ def _overrule(
     alone = composed([f"experiment={preset}"])
     notes = []
     for group, choice in others.items():
-        if choice == _choice(alone, group):
+        if choice == _choice(alone, group, {}):
             continue
         before, after = (dict(leaves(container(each))) for each in (config, reference))
         lost = [key for key in before if key.startswith(f"{group}.") and before[key] != after.get(key)]
