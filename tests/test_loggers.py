@@ -1,6 +1,7 @@
 """Loggers beside the record: several at once, live, offline, continued; what fails or hangs stops nothing."""
 
 import json
+import os
 import re
 import shlex
 import socket
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import rows, summary, train
+from helpers import LITTLE, rows, summary, train
 
 from dltrain import loggers
 from dltrain.cli import main
@@ -22,7 +23,8 @@ from dltrain.loggers.several import Loggers
 from dltrain.verbs.completion import candidates
 
 SHORT = ("model=mlp", "data.image_size=28", "trainer.epochs=2", "trainer.limit_train_batches=3", "trainer.log_every=1")
-LIVE = (Path(__file__).parents[1] / "docs/live.md").read_text()
+CHECKOUT = Path(__file__).parents[1]
+LIVE = (CHECKOUT / "docs/live.md").read_text()
 OFFLINE = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "NETRC": "/nowhere"}
 OWN = '''
 seen = []
@@ -136,6 +138,19 @@ def test_a_logger_that_hangs_holds_nothing_up():
     slow.close("completed", patience=0.2)
     assert time.monotonic() - begun < 2
     assert told == ["note: logger=slow has not finished after 0.2 s and is left behind"]
+
+
+def test_a_library_that_hangs_does_not_keep_the_process(own, tmp_path):
+    hanging = "import threading\nclass Own:\n    def __init__(self, *, fails=''): ...\n    def start(self, *_, **__):\n"
+    hanging += "        threading.Thread(target=threading.Event().wait).start()\n        threading.Event().wait()\n"
+    (tmp_path / "site/own_logger.py").write_text(hanging)
+    words = [*LITTLE, *SHORT, "--config-dir", "conf", "logger=own", "trainer.grace_seconds=1", "name=run"]
+    paths = {"PYTHONPATH": f"{CHECKOUT}:{tmp_path / 'site'}"}
+    command = [sys.executable, "-m", "dltrain", *words]
+    done = subprocess.run(command, env={**os.environ, **paths}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("note: logger=own has not finished after 0.5 s and is left behind\n")
+    assert summary(Path("outputs/runs/run"))["status"] == "completed"
 
 
 @pytest.mark.parametrize("where", ["/dev/null/store", "/dev/full"])

@@ -60,17 +60,18 @@ class Loggers:
         """Hand a row to all."""
         self._order("add", dict(row))
 
-    def close(self, status: str, *, patience: float) -> None:
-        """Finish all, waiting so many seconds at most."""
+    def close(self, status: str, *, patience: float) -> bool:
+        """Finish all, waiting so many seconds at most; whether all have finished."""
         self._order("close", status)
         deadline = time.monotonic() + patience
         for worker in self.workers:
             if worker.ident is not None:
                 worker.join(max(0.0, deadline - time.monotonic()))
-        for worker in self.workers:
-            if worker.is_alive():
-                self.news.put(f"note: logger={worker.name} has not finished after {patience:g} s and is left behind")
+        hanging = [worker.name for worker in self.workers if worker.is_alive()]
+        for name in hanging:
+            self.news.put(f"note: logger={name} has not finished after {patience:g} s and is left behind")
         self._tell()
+        return not hanging
 
     def _order(self, method: str, *arguments: Any) -> None:
         for worker in self.workers:

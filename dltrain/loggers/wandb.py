@@ -32,10 +32,11 @@ class wandb:  # noqa: N801 (as it is chosen)
         except ImportError as error:
             raise ValueError("the package wandb is not installed: pip install 'dltrain[wandb]'") from error
         self.client: Any = client
-        mode = mode or os.environ.get("WANDB_MODE") or ("online" if _knows_a_key() else "offline")
+        knows_a_key = _knows_a_key(client.Settings().base_url)
+        mode = mode or os.environ.get("WANDB_MODE") or ("online" if knows_a_key else "offline")
         if mode not in ("online", "offline", "shared", "disabled"):
             raise ValueError(f"mode={mode}: choose online, offline, shared or disabled")
-        if mode in ("online", "shared") and not _knows_a_key():
+        if mode in ("online", "shared") and not knows_a_key:
             raise ValueError(f"mode={mode} needs a key: run wandb login once, or set WANDB_API_KEY")
         self.choices = {"project": project, "entity": entity, "group": group, "tags": tags, "mode": mode}
 
@@ -68,9 +69,9 @@ class wandb:  # noqa: N801 (as it is chosen)
         self.run.finish(exit_code=0 if status == "completed" else 1)
 
 
-def _knows_a_key() -> bool:
-    """Whether W&B would find a key without asking for one."""
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+def _knows_a_key(server: str) -> bool:
+    """Whether W&B would find a key for its server without asking for one."""
+    host = urlsplit(server).hostname
     try:
         known = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):

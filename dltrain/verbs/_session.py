@@ -11,7 +11,7 @@ from dltrain.run.console import Console
 from dltrain.run.folder import WriteError, write_json, writing
 from dltrain.run.pace import Pace
 from dltrain.run.processor import Processor
-from dltrain.run.signals import Interrupted, signalled
+from dltrain.run.signals import Interrupted, end_at_once, signalled
 from dltrain.schedules import Plateau
 from dltrain.train import Event, Row, evaluate, evaluate_all, fit
 from dltrain.verbs._interruptible import Interruptible
@@ -230,7 +230,8 @@ class Session:
         try:
             self._sum_up(status, code, cause)
         finally:
-            self.loggers.close(status, patience=self.trainer.grace_seconds / 2)
+            if not self.loggers.close(status, patience=self.trainer.grace_seconds / 2):
+                end_at_once()
 
     def _sum_up(self, status: str, code: int, cause: str | None) -> None:
         self.keeper.record.write()
