@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import dltrain
 from dltrain.config.errors import UsageError
-from dltrain.run.signals import Interrupted, heard, ignore_signals, stoppable
+from dltrain.run.signals import Interrupted, end, heard, ignore_signals, stoppable
 from dltrain.verbs import unknown, verbs
 
 UNREADABLE, UNFORESEEN, OUT_OF_MEMORY, CANNOT_WRITE, INTERRUPTED = 2, 1, 71, 74, 130
@@ -33,9 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; whatever goes wrong is said in one line."""
     if argv is None:
         try:
-            return main(sys.argv[1:])
+            code = main(sys.argv[1:])
         finally:
             ignore_signals()  # nothing is left to do but to exit with the code that was found
+        end(code)
+        return code
     arguments = list(argv)
     if sys.platform == "win32":
         return _say("Windows is not supported: use Linux, macOS or WSL", UNREADABLE)

@@ -20,7 +20,8 @@ def make(namespace: ModuleType, node: DictConfig, **facts: Any) -> Any:
     A key that is null, or that belongs to the whole group, is left to the callable. A value that its annotation
     does not allow, or a ValueError, becomes a ConfigError of one line.
     """
-    group = str(node._key())
+    place = str(node._get_full_key(None))
+    group = place.partition(".")[0]
     component = find(namespace, node.name, group)
     accepted = inspect.signature(component).parameters
     given: dict[str, Any] = {str(key): value for key, value in OmegaConf.to_container(node).items() if key != "name"}  # type: ignore[union-attr]
@@ -31,7 +32,7 @@ def make(namespace: ModuleType, node: DictConfig, **facts: Any) -> Any:
     hints = _hints(component)
     for key, value in keywords.items():
         if words := schema.misfit(value, hints.get(key)):
-            raise ConfigError(f"{group}.{key}={value}: {words}")
+            raise ConfigError(f"{place}.{key}={value}: {words}")
     wanted = {key: value for key, value in facts.items() if key in accepted}
     _check_facts(f"{group}={node.name}", accepted, {**keywords, **wanted})
     return worded(f"{group}={node.name}", partial(component, **{**keywords, **wanted}))

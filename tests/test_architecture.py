@@ -23,8 +23,8 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torchvision", "matplotlib", "rich", "lightning", "timm"},
     ),
     "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "sqlalchemy", "submitit"}),
-    "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "yaml"}),
-    "loggers": (set(), {"torch"}),
+    "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "yaml", "rich"}),  # rich: pictures for terminals
+    "loggers": (set(), {"torch", "wandb", "mlflow"}),
     "trained": ({"build", "components", "data", "initializers", "models", "run"}, {"torch", "omegaconf"}),
     "export": ({"trained", "data", "config", "run"}, {"torch", "omegaconf", "onnxruntime"}),
     "build": ({*BELOW_BUILD, "run"}, {"torch", "omegaconf"}),  # `run` for the weights of another run
@@ -44,7 +44,7 @@ ONE_FILE = {
     ("models", "torchvision"): {"torchvision"},
     ("data", "PIL"): {"pictures"},
 }
-LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "sqlalchemy", "submitit", "onnxruntime"}
+LAZY = {"torchvision", "PIL", "lightning", "timm", "optuna", "sqlalchemy", "submitit", "onnxruntime", "wandb", "mlflow"}
 FREE = {"numpy", *__import__("sys").stdlib_module_names}
 MOST_LINES, LONGEST_FUNCTION, MEDIAN_FUNCTION = 250, 40, 12
 

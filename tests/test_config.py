@@ -89,7 +89,7 @@ def test_an_empty_group_may_be_chosen_empty(group):
 
 
 def test_a_group_that_is_empty_is_chosen_without_a_plus():
-    assert compose(["logger=tensorboard"]).config.logger.name == "tensorboard"
+    assert compose(["logger=tensorboard"]).config.logger.tensorboard.name == "tensorboard"
 
 
 def test_the_last_value_given_twice_wins():
@@ -177,6 +177,17 @@ def test_a_group_that_the_preset_fills_can_be_emptied():
     made = with_preset("defaults:\n  - override /logger: tensorboard\n", "logger=null")
     assert "logger" not in made.config
     assert "logger" not in made.choices
+
+
+def test_a_preset_may_choose_several_loggers_and_the_command_line_wins():
+    text = "defaults:\n  - override /logger: [tensorboard, wandb]\nlogger:\n  wandb:\n    project: shoes\n"
+    made = with_preset(text)
+    assert made.choices["logger"] == "[tensorboard,wandb]"
+    assert made.config.logger.wandb.project == "shoes"
+    assert with_preset(text, "logger=[tensorboard,wandb]").config.logger.wandb.project == "shoes"
+    other = with_preset(text, "logger=mlflow")
+    assert list(other.config.logger) == ["mlflow"]
+    assert other.notes == ("logger=mlflow was chosen: the preset's logger.wandb.project does not apply",)
 
 
 def test_a_preset_asks_for_a_sweep_and_the_command_line_wins_over_it():

@@ -13,6 +13,7 @@ from dltrain import data, initializers, loggers, losses, models, optim, schedule
 from dltrain.components import find
 from dltrain.config import schema
 from dltrain.config.compose import compose
+from dltrain.config.folders import SEVERAL
 from dltrain.data import augment
 from dltrain.optim import scratch, second_order
 
@@ -140,7 +141,8 @@ def test_options_of_all_groups_compose_with_one_another(turn):
     made = compose([f"{group}={option}" for group, option in chosen.items()])
     assert made.choices == chosen
     for group in NAMESPACES:
-        assert made.config[group].name == read(CONF / group / f"{chosen[group]}.yaml")["name"]
+        node = made.config[group][chosen[group]] if group in SEVERAL else made.config[group]
+        assert node.name == read(CONF / group / f"{chosen[group]}.yaml")["name"]
 
 
 @pytest.mark.parametrize("option", options("experiment"))

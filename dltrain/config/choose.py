@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dltrain.config import schema
 from dltrain.config.errors import ConfigError, UnknownName
-from dltrain.config.folders import conf_dir, nearest, options
+from dltrain.config.folders import SEVERAL, conf_dir, nearest, options
 from dltrain.config.tree import container, leaves, own, spoken, texts
 
 EMPTY = {"logger", "experiment"}
@@ -38,11 +38,14 @@ class Chosen:
 def choose(chosen: dict[str, Any], names: list[str], folders: list[Path], config_name: str) -> Chosen:
     """Have Hydra compose the choices of groups. Raises ConfigError."""
     for group, choice in chosen.items():
-        _check_choice(group, choice, options(group, folders))
+        several = group in SEVERAL and isinstance(choice, list)
+        for each in map(spoken, choice) if several else [choice]:
+            _check_choice(group, each, options(group, folders))
+    chosen = {group: _as_one(choice) for group, choice in chosen.items()}
     with _composer(folders) as composed:
         config = composed(_written(chosen), config_name)
         check_references(container(config))
-        choices = {name: choice for name in names if (choice := config.hydra.runtime.choices.get(name))}
+        choices = {name: choice for name in names if (choice := _choice(config, name, chosen))}
         reference = config
         if len(folders) > 1 or config_name != "config" or "experiment" in choices:
             reference = composed(_written({name: choices[name] for name in choices if name != "experiment"}))
@@ -56,6 +59,27 @@ def choose(chosen: dict[str, Any], names: list[str], folders: list[Path], config
 def _check_choice(group: str, choice: Any, known: list[str]) -> None:
     if choice not in known and not (choice is None and group in EMPTY):
         raise UnknownName(f"unknown {group} {spoken(choice)!r}: {nearest(str(choice), known)}")
+
+
+def _as_one(choice: Any) -> Any:
+    """A list of choices as Hydra writes it; without any, none is chosen."""
+    if not isinstance(choice, list):
+        return choice
+    return f"[{','.join(choice)}]" if len(choice) > 1 else next(iter(choice), None)
+
+
+def _choice(config: DictConfig, group: str, chosen: dict[str, Any]) -> Any:
+    """What the command line or else a preset chose of a group. Raises ConfigError.
+
+    Of several at once Hydra tells nothing, but each has a node, as has what a preset says of one not chosen.
+    """
+    if group not in SEVERAL:
+        return config.hydra.runtime.choices.get(group)
+    nodes = config.get(group) or {}
+    for name, node in nodes.items():
+        if not isinstance(node, DictConfig):
+            raise ConfigError(f"{group}.{name}: an option's file begins with the line '# @package {group}.NAME'")
+    return chosen[group] if group in chosen else _as_one([str(name) for name in nodes])
 
 
 @contextmanager
@@ -122,10 +146,10 @@ def _overrule(
     others = {group: choice for group, choice in chosen.items() if group != "experiment"}
     if preset is None or not others:
         return [], sweep
-    alone = composed([f"experiment={preset}"]).hydra.runtime.choices
+    alone = composed([f"experiment={preset}"])
     notes = []
     for group, choice in others.items():
-        if choice == alone.get(group):
+        if choice == _choice(alone, group, {}):
             continue
         before, after = (dict(leaves(container(each))) for each in (config, reference))
         lost = [key for key in before if key.startswith(f"{group}.") and before[key] != after.get(key)]

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dltrain.config import schema
 from dltrain.config.choose import Chosen, check_references, choose
 from dltrain.config.errors import ConfigError, UnknownName, UsageError
-from dltrain.config.folders import conf_dir, groups, nearest
+from dltrain.config.folders import SEVERAL, conf_dir, groups, nearest
 from dltrain.config.paths import anchor
 from dltrain.config.tree import container, leaves, spoken, texts
 
@@ -132,9 +132,10 @@ def check_key(key: str, examples: dict[str, Any], names: list[str]) -> None:
         raise UnknownName(f"{key}: Hydra's own settings are not offered")
     if key in examples or any(example.startswith(f"{key}.") for example in examples):
         return
-    below = [example for example in examples if example.startswith(f"{group}.")]
-    if group in names and not below:
-        raise UnknownName(f"unknown key {key}: {group} is null; choose one first, as in {group}=NAME")
+    first = key.partition(".")[0] if key.startswith(tuple(f"{several}." for several in SEVERAL)) else group
+    below = [example for example in examples if example.startswith(f"{first}.")]
+    if first in names and not below:
+        raise UnknownName(f"unknown key {key}: {first} is null; choose one first, as in {first}=NAME")
     near = difflib.get_close_matches(key, examples if dot else [*examples, *names], n=3)
     same = [example for example in examples if example.rpartition(".")[2] == leaf]
     known = same if 0 < len(same) <= 3 else near
@@ -165,9 +166,11 @@ def check(config: DictConfig, examples: dict[str, Any], directory: Path) -> Dict
         except OmegaConfBaseException as error:
             raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
         config = OmegaConf.create(plain)
-    for group, node in plain.items():
-        if group in schema.COMPONENTS and node and "name" not in node:
-            raise ConfigError(f"{group}: its YAML file has no name")
+    for group in schema.COMPONENTS & plain.keys():
+        node = plain[group] or {}
+        for each in node.values() if group in SEVERAL else [node]:
+            if each and "name" not in each:
+                raise ConfigError(f"{group}: its YAML file has no name")
     for key, value in leaves(plain):
         _check_value(key, value, examples)
     anchor(config, directory)

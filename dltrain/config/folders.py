@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ALIASES = {"gpu": "cuda"}
+SEVERAL = {"logger"}  # groups that take several choices at once, each a node of its name: logger=[a,b]
 
 
 def conf_dir() -> Path:
@@ -23,6 +24,11 @@ def groups(folders: Sequence[Path]) -> list[str]:
 def options(group: str, folders: Sequence[Path]) -> list[str]:
     """The choices of a group."""
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def listed(choice: str) -> list[str]:
+    """The choices in `[a,b]`, as a group that takes several writes them, or the only one."""
+    return [each for each in choice.strip("[]").split(",") if each]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -43,6 +43,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
         raise ConfigError(f"{path} holds no configuration")
     first, *_ = [*text.splitlines(), ""]
     choices = dict(word.split("=", 1) for word in first.lstrip("# ").split() if first.startswith("#") and "=" in word)
+    if isinstance(config.get("logger"), DictConfig) and isinstance(config.logger.get("name"), str):
+        config.logger = {config.logger.name: config.logger}  # of a run from when there was one logger at a time
     damaged = [
         group for group in ("model", "optim", "data", "trainer") if not config.get(group) or group not in choices
     ]

@@ -3,16 +3,18 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 heard: list[int] = []  # the exit code of a signal that came before a run had begun
 asked: list[int] = []  # that of the first signal of all
 _once = False
+_at_once = False
 WAITING = {*EXIT_CODES, signal.SIGHUP}
 
 
@@ -131,6 +133,21 @@ def ignore_signals() -> None:
     """No longer hear a request to stop."""
     for number in EXIT_CODES:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_at_once() -> None:
+    """Have this process end as soon as its exit code is known, whatever a thread of some library still waits for."""
+    global _at_once
+    _at_once = True
+
+
+def end(code: int) -> None:
+    """End this process where that is to be at once."""
+    if _at_once:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        leave(code)
 
 
 def leave(code: int) -> None:

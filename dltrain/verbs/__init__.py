@@ -6,7 +6,7 @@ from pathlib import Path
 from dltrain.config.folders import nearest
 
 PLANNED = (
-    "report", "watch", "replay",
+    "report", "replay",
 )  # fmt: skip
 
 

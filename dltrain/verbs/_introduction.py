@@ -8,6 +8,7 @@ from torch import nn
 
 from dltrain.build import Run
 from dltrain.config.compose import Composition
+from dltrain.config.tree import container, leaves
 from dltrain.engine.device import describe
 from dltrain.models.summary import LayerRow
 from dltrain.run.console import Console, quantity, table
@@ -24,7 +25,8 @@ def introduce(
         node = composition.config.get(group)
         if node is not None:
             idle = {"name", *(run.facts.idle_settings if group == "data" else ())}
-            shown = {key: value for key, value in node.items() if key not in idle and value is not None}
+            keys = leaves(container(node))
+            shown = {key: value for key, value in keys if key.rpartition(".")[2] not in idle and value is not None}
             settings = ", ".join(f"{key} {value}" for key, value in shown.items())
             rows.append([group, choice, settings])
     console.say(table("Configuration", {"group": "left", "choice": "left", "settings": "left"}, rows))

@@ -13,6 +13,12 @@ def outputs_of(words: Sequence[str]) -> tuple[list[str], Path]:
     return [word for word in words if not OUTPUTS.match(word)], Path(where[-1] if where else "outputs")
 
 
+def name_of(folder: Path) -> str:
+    """A run folder's name; of a sweep's job SWEEP/NUMBER."""
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{folder.name}" if (folder.parent / "sweep.jsonl").is_file() else folder.name
+
+
 def aligned(columns: dict[str, str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of columns under their headings, each `left` or `right`; rich takes a second for a thousand rows."""
     cells = [[printable(cell) for cell in row] for row in [[*columns], *rows]]

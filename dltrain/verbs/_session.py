@@ -1,17 +1,17 @@
 """A training run from ready objects to a finished folder: what is recorded, saved and shown, and when it stops."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from dltrain.build import Run
 from dltrain.engine.probe import Probe
-from dltrain.loggers import Logger
+from dltrain.loggers.several import Loggers
 from dltrain.run import checkpoint
 from dltrain.run.console import Console
 from dltrain.run.folder import WriteError, write_json, writing
 from dltrain.run.pace import Pace
 from dltrain.run.processor import Processor
-from dltrain.run.signals import Interrupted, signalled
+from dltrain.run.signals import Interrupted, end_at_once, signalled
 from dltrain.schedules import Plateau
 from dltrain.train import Event, Row, evaluate_all, fit
 from dltrain.verbs._interruptible import Interruptible
@@ -27,12 +27,10 @@ try a lower optim.lr, trainer.clip_norm=1 or trainer.on_divergence=rollback"""
 class Session:
     """Consumes the events of `fit`; `go` returns the exit code. `train_flops` are those of an image."""
 
-    def __init__(
-        self, run: Run, keeper: Keeper, console: Console, loggers: Iterable[Logger] = (), *, train_flops: int
-    ) -> None:
+    def __init__(self, run: Run, keeper: Keeper, console: Console, loggers: Loggers, *, train_flops: int) -> None:
         self.run, self.trainer, self.keeper, self.console = run, run.trainer, keeper, console
         self.folder, self.position, self.monitor = keeper.folder, keeper.position, keeper.monitor
-        self.loggers, self.train_flops = list(loggers), train_flops
+        self.loggers, self.train_flops = loggers, train_flops
         self.failed_saves, self.parts = 0, run.engine.microbatch
         self.steps = len(run.batches["train"]) * run.trainer.epochs
         self.sha256: str | None = None
@@ -162,8 +160,7 @@ class Session:
         record.add(row)
         if record.failure and not failed_before:
             self.console.say(f"note: {record.failure}; training goes on, and rows wait in memory")
-        for logger in self.loggers:
-            logger.add(row)
+        self.loggers.add(row)
 
     def _tell_of_epoch(self) -> None:
         """Where an epoch has ended, its line."""
@@ -230,11 +227,16 @@ class Session:
         return None
 
     def _finish(self, status: str, code: int, *, cause: str | None = None) -> None:
-        """Draw, sum up and show. Raises WriteError."""
+        """Draw, sum up and show, then close the loggers, which may be slow. Raises WriteError."""
+        try:
+            self._sum_up(status, code, cause)
+        finally:
+            if not self.loggers.close(status, patience=self.trainer.grace_seconds / 2):
+                end_at_once()
+
+    def _sum_up(self, status: str, code: int, cause: str | None) -> None:
         self.keeper.record.write()
         self.keeper.record.close()
-        for logger in self.loggers:
-            logger.close()
         from dltrain.report.run_pictures import draw_run  # matplotlib takes half a second to import
 
         with writing(self.folder):

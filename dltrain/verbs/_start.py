@@ -1,8 +1,8 @@
 """From a configuration to a run under way: in a new folder, or in the one of a run that was interrupted."""
 
 import json
-from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.config.tree import container, spoken
 from dltrain.engine.device import describe, threads
+from dltrain.loggers.several import Loggers
 from dltrain.models.summary import summarize
 from dltrain.run import looks, recovery
 from dltrain.run.console import Console
@@ -25,6 +26,7 @@ from dltrain.run.lock import Lock
 from dltrain.verbs._continuation import Continuation, continuation
 from dltrain.verbs._introduction import introduce
 from dltrain.verbs._keeper import Keeper
+from dltrain.verbs._listed import name_of
 from dltrain.verbs._session import Session
 
 
@@ -85,7 +87,7 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
 
 
 def _train(
-    run: Run, folder: Path, composition: Composition, sinks: Sequence[Any], going_on: Continuation | None = None
+    run: Run, folder: Path, composition: Composition, sinks: Loggers, going_on: Continuation | None = None
 ) -> int:
     """Introduce a run and train it, to whatever end."""
     with closing(Console(folder / "train.log")) as console:
@@ -96,7 +98,8 @@ def _train(
             keeper = Keeper(run, folder, going_on.point if going_on else None, tell=console.note)
             if going_on and going_on.entry:
                 keeper.position.lineage.append(going_on.entry)
-            session = Session(run, keeper, console, [sink(folder) for sink in sinks], train_flops=network.train_flops)
+            sinks.start(console.say, folder, name=name_of(folder), config=container(composition.config))
+            session = Session(run, keeper, console, sinks, train_flops=network.train_flops)
             try:
                 code = session.go()
             except Exception as error:
@@ -118,8 +121,11 @@ def _environment(run: Run) -> dict[str, Any]:
     return as_read_back
 
 
-def _sinks(config: DictConfig) -> list[Any]:
-    return [make(loggers, config.logger)] if config.get("logger") else []
+def _sinks(config: DictConfig) -> Loggers:
+    sinks = Loggers()
+    for name, node in (config.get("logger") or {}).items():
+        sinks.include(str(name), partial(make, loggers, node))
+    return sinks
 
 
 def _check(folder: Path, changes: dict[str, stored.Change], *, allow_changes: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.errors import UsageError
-from dltrain.config.folders import conf_dir, groups, options
+from dltrain.config.folders import SEVERAL, conf_dir, groups, listed, options
 from dltrain.verbs import verbs
 
 SCRIPTS = {
@@ -43,7 +43,7 @@ FLAGS_OF = {
     "eval": ("--split", "--data", "--checkpoint", "--device"),
     "export": ("--format", "--checkpoint", "--tolerance", "--data"),
     "predict": ("--top", "--json", "--invert", "--prompt", "--length", "--temperature", "--seed"),
-    "inspect": ("--parameter", "--folder"),
+    "inspect": ("--parameter", "--folder"), "watch": ("--once",),
     "lr-find": ("--from", "--to", "--steps", "--config-dir"),
     "overfit": ("--steps", "--config-dir"),
 }  # fmt: skip
@@ -82,9 +82,9 @@ def _possible(before: list[str], word: str) -> Sequence[str]:
         return ACTIONS[verb]
     if "=" in word:
         group, _, choice = word.partition("=")
-        done, comma, _ = choice.rpartition(",")
+        done = choice[: max(choice.rfind(","), choice.rfind("[")) + 1]
         known = options(group, folders) if group in groups(folders) else []
-        return [f"{group}={done}{comma}{option}" for option in known]
+        return [f"{group}={done}{option}" for option in known]
     if "." in word:
         group = word.partition(".")[0]
         return [f"{group}.{key}=" for key in _keys(group, before, folders)]
@@ -115,6 +115,8 @@ def _keys(group: str, before: list[str], folders: list[Path]) -> list[str]:
     main = _main()
     defaults = {key: value for entry in main["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
     chosen = str(dict(word.split("=", 1) for word in before if "=" in word).get(group, defaults.get(group)))
+    if group in SEVERAL:
+        return [f"{each}.{key}" for each in listed(chosen) for key in _option(group, each, folders) if key != "name"]
     found = {**(main.get(group) or {}), **_option(group, chosen.partition(",")[0], folders)}
     return [key for key in found if key != "name"]
 

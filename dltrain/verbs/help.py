@@ -17,6 +17,7 @@ EXAMPLES = """\
   dltrain overfit model=resnet18                 can it learn one batch by heart, and if not, why?
   dltrain lr-find model=resnet18 optim=adam      which learning rate?
   dltrain trainer=smoke device=cpu               prove in seconds that training works
+  dltrain watch NAME                             the curves in the terminal while it trains
   dltrain runs 'val_accuracy>0.9'                what has been done, and what came of it
 """
 FLAGS = """\
