@@ -42,7 +42,7 @@ FLAGS_OF = {
     "runs": ("--sort", "--jobs", "--json", "--prune", "--yes"), "diff": ("--json",), "resume": ("--allow-changes",),
     "eval": ("--split", "--data", "--checkpoint", "--device"),
     "predict": ("--top", "--json", "--invert", "--prompt", "--length", "--temperature", "--seed"),
-    "inspect": ("--parameter", "--folder"),
+    "inspect": ("--parameter", "--folder"), "replay": ("--to", "--device", "--check"),
 }  # fmt: skip
 
 
