@@ -13,7 +13,7 @@ CHECK_FAILED = 70
 NOT_COMPARED = "images_per_second"
 RESULTS = ("status", "steps", "best", "weights_sha256")
 # Shares of the loss by which threads, devices and precisions part the runs; docs/replay.md has the measurements.
-FIRST_LOSS = 1e-3
+FIRST_LOSS, MOST_OF_FIRST = 2e-3, 0.1  # for each of its steps, for all of them
 LAST_LOSS = 0.1
 DEVIATIONS = 4  # of the difference of two binomial counts
 Key = tuple[str, int]
@@ -146,9 +146,10 @@ def _beyond_noise(
         return f"not the same rows; {because}"
     if any(not _near(old[place].get("lr"), new[place].get("lr"), 1e-6) for place in old):
         return f"not the same learning rates; {because}"
-    beginning = next((place for place in old if place[0] == "train"), None)
-    if beginning and not _near(old[beginning]["loss"], new[beginning]["loss"], FIRST_LOSS):
-        return f"the first train losses are more than {FIRST_LOSS:.0%} apart; {because}"
+    beginning = next((place for place in old if place[0] == "train"), ("train", 0))
+    allowed = min(FIRST_LOSS * beginning[1], MOST_OF_FIRST)
+    if beginning in old and not _near(old[beginning]["loss"], new[beginning]["loss"], allowed):
+        return f"the first train losses are more than {allowed:.1%} apart; {because}"
     far = [each for each in ends if abs(each["then"] - each["now"]) > each["allowed"]]
     if far:
         return f"{far[0]['split']} {far[0]['key']} is more than {far[0]['allowed']:.4g} apart; {because}"

@@ -29,10 +29,12 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         raise UsageError(f"--checkpoint {flags.checkpoint}: it is best, last or the number of a step")
 
     from dltrain.run.folder import WriteError, find
+
+    folder = find(names[0], outputs)  # before torch is imported
+
     from dltrain.verbs import _evaluation
     from dltrain.verbs._evaluation_table import show
 
-    folder = find(names[0], outputs)
     trial = _evaluation.prepare(folder, split=flags.split, which=flags.checkpoint, data=data, device=flags.device)
     try:
         outcome = _evaluation.score(trial)
