@@ -240,14 +240,12 @@ def what_is_wrong(line: str, code: int, fix: str) -> str | None:
     return None
 
 
-def test_wrong_command_lines_are_answered_with_their_fix(surroundings, monkeypatch, request):
+def test_wrong_command_lines_are_answered_with_their_fix(surroundings, monkeypatch, record_property):
     monkeypatch.chdir(surroundings)
     before = files(surroundings)
     wrong = [told for line in WRONG if (told := what_is_wrong(*line))]
     share = 1 - len(wrong) / len(WRONG)
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal:
-        terminal.write_line(f"wrong command lines answered with their fix: {share:.1%} of {len(WRONG)}")
+    record_property("shown", f"wrong command lines answered with their fix: {share:.1%} of {len(WRONG)}")
     print("\n".join(wrong))
     assert share >= SHARE, f"{len(wrong)} of {len(WRONG)} answered badly"
     assert files(surroundings) == before
