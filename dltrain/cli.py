@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import errno
 import os
 import re
@@ -26,7 +27,10 @@ class Parser(argparse.ArgumentParser):
     """argparse whose errors are ours to word."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        named = re.match(r"argument ([^\s/:]+)", message)
+        action = self._option_string_actions.get(named[1]) if named else None
+        choices = f": {', '.join(action.choices)}" if action and action.choices and "choose" not in message else ""
+        raise UsageError(f"{message}{choices}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +87,7 @@ def _run(arguments: list[str]) -> int:
     named = re.fullmatch(r"\w[\w-]*", first) is not None
     verb = first if named else "train"
     if verb not in verbs():
-        raise UsageError(unknown(verb))
+        raise UsageError(unknown(verb, [word for word in arguments if not word.startswith("-")]))
     if "--version" in arguments:
         print(f"dltrain {dltrain.__version__}")
         return 0
@@ -107,18 +111,29 @@ def _split(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, li
     flags, words = parser.parse_known_args(arguments)
     for place, word in enumerate(words):
         if word.startswith("-"):
-            raise UsageError(_unknown_flag(word, words[place + 1 : place + 2]))
+            raise UsageError(f"unknown flag {word}{_meant_flag(word, words[place + 1 : place + 2], parser)}")
     flags.arguments = [word for word in arguments if word != "--debug"]
     return flags, words
 
 
-def _unknown_flag(flag: str, following: list[str]) -> str:
-    """How to write as an override what was written as a flag: `--lr 0.1` is `optim.lr=0.1`."""
-    from dltrain.verbs.completion import written_out
+def _meant_flag(flag: str, following: list[str], parser: Parser) -> str:
+    """What an unknown flag may be: another flag, a verb, or an override, as `--lr 0.1` is optim.lr=0.1."""
+    from dltrain.config.meant import meant_keys, meant_option
+    from dltrain.verbs.completion import known_keys
 
-    key, equals, value = flag.lstrip("-").partition("=")
-    given = value if equals else next((word for word in following if "=" not in word), "VALUE")
-    return f"unknown flag {flag}; an option is written without dashes: {written_out(key.replace('-', '_'))}={given}"
+    name, equals, value = flag.partition("=")
+    flags = [each for each in (*parser._option_string_actions, *ANYWHERE) if each.startswith("--")]
+    if near := difflib.get_close_matches(name, flags, n=1, cutoff=0.8):
+        return f": did you mean {near[0]}?"
+    key, given = name.lstrip("-"), [value] if equals else [word for word in following if "=" not in word]
+    if key in verbs():
+        return f": did you mean dltrain {' '.join([key, *given])}?"
+    meant = [f"{each}={' '.join(given) or 'VALUE'}" for each in meant_keys(key, known_keys())]
+    if option := meant_option(key):
+        meant.append(option)
+    if meant:
+        return f"; an option is written without dashes: {meant[0]}"
+    return "; dltrain --help lists what there is, and options are written without dashes, as key=value"
 
 
 def _worded(error: Exception) -> tuple[str, int]:

@@ -28,6 +28,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured and recorded as the property `shown`."""
+    for report in [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]:
+        for line in [value for name, value in report.user_properties if name == "shown"]:
+            terminalreporter.write_line(str(line))
+
+
 @pytest.fixture(autouse=True)
 def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cache and a working directory of the test's own."""

@@ -17,7 +17,7 @@ import torch
 
 from dltrain.run import checkpoint, signals
 from dltrain.run.console import Console
-from dltrain.run.environment import environment, git_state, process_age
+from dltrain.run.environment import MOST_DIFF, environment, git_state, process_age
 from dltrain.run.folder import RunError, WriteError, create, default_name, find, write_json
 from dltrain.run.lock import Lock
 from dltrain.run.record import Record, read_rows
@@ -381,7 +381,16 @@ def test_the_git_state_is_the_commit_and_what_differs_from_it(tmp_path: Path) ->
     assert clean["changed"] == []
     assert len(clean["commit"]) == 40
     (tmp_path / "file").write_text("two")
-    assert git_state(tmp_path) == {**clean, "changed": ["file"]}
+    (tmp_path / "new").write_text("three")
+    dirty = git_state(tmp_path)
+    assert dirty is not None
+    assert dirty["changed"] == ["file", "new"]
+    assert all(line in dirty["diff"] for line in ("-one", "+two", "+++ b/new", "+three"))
+    (tmp_path / "new").write_text("x" * MOST_DIFF)
+    cut = git_state(tmp_path)
+    assert cut is not None
+    assert cut["diff"].endswith("characters in all]\n")
+    assert cut["diff_sha256"] != dirty["diff_sha256"]
 
 
 def test_a_step_that_is_not_plainly_eager_is_said_at_the_end(tmp_path, capsys):

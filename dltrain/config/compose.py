@@ -1,7 +1,7 @@
 """Composing and checking a configuration: what is refused before anything acts."""
 
 import copy
-import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +18,7 @@ from dltrain.config import schema
 from dltrain.config.choose import Chosen, check_references, choose
 from dltrain.config.errors import ConfigError, UnknownName, UsageError
 from dltrain.config.folders import SEVERAL, conf_dir, groups, nearest
+from dltrain.config.meant import MOST_OPTIONS, meant_keys, options_with
 from dltrain.config.paths import anchor
 from dltrain.config.tree import container, leaves, spoken, texts
 
@@ -82,7 +83,9 @@ def compose_all(
 def _check_single(words: Sequence[Override]) -> None:
     for word in words:
         if word.is_sweep_override():
-            raise ConfigError(f"{word.input_line}: several values make a sweep: add -m")
+            comma = re.fullmatch(r".*=(-?0),(\d+)", word.input_line or "")
+            point = f", or write a decimal with a point: {word.key_or_group}={comma[1]}.{comma[2]}" if comma else ""
+            raise ConfigError(f"{word.input_line}: several values make a sweep: add -m{point}")
 
 
 def _set(chosen: Chosen, words: Sequence[Override], names: list[str], directory: Path) -> Composition:
@@ -90,7 +93,7 @@ def _set(chosen: Chosen, words: Sequence[Override], names: list[str], directory:
     config = copy.deepcopy(chosen.config)
     for word in words:
         if word.key_or_group not in names:
-            check_key(word.key_or_group, chosen.examples, names)
+            check_key(word, chosen.examples, names)
             update(config, word)
     given = {word.key_or_group for word in words}
     asked = tuple(f"{key}={value}" for key, value in chosen.sweep.items() if key not in given)
@@ -125,21 +128,23 @@ def update(config: DictConfig, word: Override) -> None:
         raise ConfigError(f"{word.input_line}: {str(error).splitlines()[0]}") from error
 
 
-def check_key(key: str, examples: dict[str, Any], names: list[str]) -> None:
+def check_key(word: Override, examples: dict[str, Any], names: list[str]) -> None:
     """Refuse a key that no YAML file has, naming the nearest that one has."""
-    group, dot, leaf = key.rpartition(".")
+    key, value = word.key_or_group, (word.input_line or "").partition("=")[2]
+    group = key.rpartition(".")[0]
     if key.split(".")[0] == "hydra" or "/" in key:
-        raise UnknownName(f"{key}: Hydra's own settings are not offered")
+        raise UnknownName(f"{key}: Hydra's own settings are not offered; a run is put by outputs_dir= and name=")
     if key in examples or any(example.startswith(f"{key}.") for example in examples):
         return
     first = key.partition(".")[0] if key.startswith(tuple(f"{several}." for several in SEVERAL)) else group
     below = [example for example in examples if example.startswith(f"{first}.")]
     if first in names and not below:
         raise UnknownName(f"unknown key {key}: {first} is null; choose one first, as in {first}=NAME")
-    near = difflib.get_close_matches(key, examples if dot else [*examples, *names], n=3)
-    same = [example for example in examples if example.rpartition(".")[2] == leaf]
-    known = same if 0 < len(same) <= 3 else near
-    hint = f"did you mean {' or '.join(known)}?" if known else f"there are: {', '.join(below or names)}"
+    if group in names and (having := options_with(key)):
+        raise UnknownName(f"unknown key {key}: what is chosen has none; try {' or '.join(having[:MOST_OPTIONS])}")
+    known = meant_keys(key, [*examples, *names])
+    meant = [f"{each}={value}" for each in known]
+    hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are: {', '.join(below or names)}"
     raise UnknownName(f"unknown key {key}: {hint}")
 
 

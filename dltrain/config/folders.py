@@ -4,7 +4,10 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-ALIASES = {"gpu": "cuda"}
+ALIASES = {
+    "gpu": "cuda", "half": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16", "ce": "cross_entropy",
+    "evaluate": "eval", "test": "eval", "list": "runs", "ls": "runs", "fit": "train",
+}  # fmt: skip
 SEVERAL = {"logger"}  # groups that take several choices at once, each a node of its name: logger=[a,b]
 
 

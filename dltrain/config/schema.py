@@ -7,7 +7,7 @@ from math import isfinite
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from dltrain.config.ranges import OWN, Count, Interval, NotNegative, Positive, Range, RunName, Steps
+from dltrain.config.ranges import OWN, Count, Form, Interval, NotNegative, Positive, Range, RunName, Steps
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,12 @@ def misfit(value: Any, hint: Any) -> str | None:
         refusals = [misfit(value, each) for each in arguments]
         return None if None in refusals else refusals[0]
     if kind is Annotated:
-        return misfit(value, arguments[0]) or arguments[1].refusal(value)
+        words = misfit(value, arguments[0])
+        return (
+            f"{words}: {arguments[1].words}"
+            if words and isinstance(arguments[1], Form)
+            else words or arguments[1].refusal(value)
+        )
     if kind is Literal:
         return None if value in arguments else f"must be one of {', '.join(arguments)}"
     if kind in (list, tuple, Sequence):

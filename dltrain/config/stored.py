@@ -60,7 +60,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
         word = parse(text)
         if word.key_or_group in choices:
             raise ConfigError(f"{text}: a run goes on with the {word.key_or_group} it has; start another run")
-        check_key(word.key_or_group, examples, [*choices])
+        check_key(word, examples, [*choices])
         update(config, word)
     return Composition(check(config, examples, Path.cwd()), choices)
 

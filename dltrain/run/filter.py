@@ -58,7 +58,7 @@ def _refusal(what: str) -> RunError:
 def _source(word: str) -> str:
     """A word as Python would write it: texts without escapes, and names of runs quoted."""
     if word == "=":
-        raise _refusal("= sets a value, == compares")
+        raise _refusal("= sets a value, == compares, as in optim==sgd")
     if word[0] in "'\"" and len(word) > 1:
         return f"({word[1:-1]!r})"  # so that Python does not join two that follow each other
     if not re.match(r"[\w./+-]", word) or NUMBER.fullmatch(word) or KEY.fullmatch(word):

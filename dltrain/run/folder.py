@@ -1,5 +1,6 @@
 """Run folders: made atomically, never shared by two runs."""
 
+import difflib
 import json
 import os
 import shutil
@@ -127,4 +128,7 @@ def find(name: str | Path, outputs_dir: str | Path = "outputs") -> Path:
         if folder.name.isdigit() and (folder.parent / "sweep.jsonl").is_file():
             raise RunError(f"{folder} is no run: that job was refused or has not begun, or there is none", exit_code=78)
     where = f"{outputs / 'runs'} or {outputs / 'sweeps'}"
-    raise RunError(f"no run {str(name)!r}: neither a run folder nor a name below {where}", exit_code=78)
+    known = [path.name for kind in ("runs", "sweeps") for path in (outputs / kind).glob("[!.]*")]
+    near = difflib.get_close_matches(str(name), known, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise RunError(f"no run {str(name)!r}: neither a run folder nor a name below {where}{hint}", exit_code=78)

@@ -1,5 +1,6 @@
 """Composing the jobs of a sweep, also where a preset asks for it; for a thousand jobs that takes a while."""
 
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from dltrain.config.compose import Composition, compose_all, parse
-from dltrain.config.errors import ConfigError
+from dltrain.config.errors import ConfigError, UsageError
+from dltrain.config.meant import meant_words, stray
 from dltrain.run.console import Console
 
 SILENT_SECONDS, FEW = 1.0, 20
@@ -33,6 +35,16 @@ def _followed(jobs: Sequence[Sequence[str]], console: Console) -> Iterator[Seque
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+def check_form(words: Sequence[str]) -> None:
+    """Refuse words that are no overrides, saying what they were meant to be. Raises UsageError."""
+    if (place := stray(words)) is not None:
+        from dltrain.verbs.completion import known_keys
+
+        meant = meant_words(words, place, known_keys())
+        example = f", one word, quoted where it has blanks: {shlex.quote(meant)}" if meant else ""
+        raise UsageError(f"cannot read {words[place]!r}: an override has the form key=value{example}")
 
 
 def check_shared(words: Iterable[str]) -> None:

@@ -33,6 +33,7 @@ class Session:
         self.loggers, self.train_flops = loggers, train_flops
         self.failed_saves, self.parts = 0, run.engine.microbatch
         self.steps = len(run.batches["train"]) * run.trainer.epochs
+        self.until: int | None = None  # the step after which a replay of an interrupted run stops
         self.sha256: str | None = None
         self.received: list[int] = []
         self.evaluations = {
@@ -94,8 +95,8 @@ class Session:
                 self._tell_of_epoch()
             if over and event.step and self.keeper.saver.due(step=event.step, epoch=event.epoch):
                 self._save_or_go_on()
-            if self.received:
-                raise Interrupted(self.received[0])
+            if self.received or (over and event.step == self.until):
+                raise Interrupted([*self.received, 0][0])
             if over and self._stalled():
                 return "completed"
         return "completed"

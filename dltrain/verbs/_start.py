@@ -37,21 +37,26 @@ def train(composition: Composition, *, parent: Path, name: str | None = None, al
     """
     if name is not None and (parent / name).exists():
         return go_on(parent / name, composition, allow_changes=allow_changes)
-    sinks = _sinks(composition.config)
+    sinks = sinks_of(composition.config)
     run = build(composition.config)
     wanted = name or default_name(composition.choices["model"], composition.choices["optim"])
     with Lock() as lock:
+        folder = new_folder(run, composition, lock, parent=parent, name=wanted, numbered=name is None)
+        return train_in(folder, run, composition, sinks)
 
-        def fill(folder: Path) -> None:
-            lock.take(folder)
-            stored.write(folder / "config.yaml", composition)
-            write_json(folder / "environment.json", _environment(run))
 
-        try:
-            folder = create(parent, wanted, fill, numbered=name is None)
-        except FileExistsError as error:
-            raise RunError(f"name={name}: {error} was made by another run just now", exit_code=73) from error
-        return _train(run, folder, composition, sinks)
+def new_folder(run: Run, composition: Composition, lock: Lock, *, parent: Path, name: str, numbered: bool) -> Path:
+    """Make and lock the folder of a run that begins. Raises WriteError, and RunError (73) where the name is taken."""
+
+    def fill(folder: Path) -> None:
+        lock.take(folder)
+        stored.write(folder / "config.yaml", composition)
+        write_json(folder / "environment.json", surroundings(run))
+
+    try:
+        return create(parent, name, fill, numbered=numbered)
+    except FileExistsError as error:
+        raise RunError(f"name={name}: {error} was made by another run just now", exit_code=73) from error
 
 
 def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False) -> int:
@@ -72,24 +77,30 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
         point, passed_over = recovery.newest(folder, allow_lost_rows=allow_changes)
         if point is None and _is_completed(folder):
             raise RunError(f"{folder} holds weights alone, as sweep.keep=weights asks: it cannot be trained longer")
-        sinks = _sinks(composition.config)
+        sinks = sinks_of(composition.config)
         run = build(composition.config, restored=point is not None)
         going_on = continuation(run, point, passed_over, allow_changes=allow_changes)
         _remember_the_test(folder, run.data_fingerprint)
         with writing(folder):
             (folder / "summary.json").unlink(missing_ok=True)
         path = folder / "environment.json"
-        write_json(path, with_earlier(_environment(run), read_json(path)))
+        write_json(path, with_earlier(surroundings(run), read_json(path)))
         if changes:
             with replacing(folder / "config.yaml") as draft:
                 stored.write(draft, composition)
-        return _train(run, folder, composition, sinks, going_on)
+        return train_in(folder, run, composition, sinks, going_on)
 
 
-def _train(
-    run: Run, folder: Path, composition: Composition, sinks: Loggers, going_on: Continuation | None = None
+def train_in(
+    folder: Path,
+    run: Run,
+    composition: Composition,
+    sinks: Loggers,
+    going_on: Continuation | None = None,
+    *,
+    until: int | None = None,
 ) -> int:
-    """Introduce a run and train it, to whatever end."""
+    """Introduce a run and train it, to whatever end, at the latest after the step `until`; returns the exit code."""
     with closing(Console(folder / "train.log")) as console:
         try:
             network = summarize(run.model, run.served.blank(2))
@@ -100,6 +111,7 @@ def _train(
                 keeper.position.lineage.append(going_on.entry)
             sinks.start(console.say, folder, name=name_of(folder), config=container(composition.config))
             session = Session(run, keeper, console, sinks, train_flops=network.train_flops)
+            session.until = until if until != session.steps else None
             try:
                 code = session.go()
             except Exception as error:
@@ -115,13 +127,15 @@ def _train(
                 batches.close()
 
 
-def _environment(run: Run) -> dict[str, Any]:
+def surroundings(run: Run) -> dict[str, Any]:
+    """What environment.json says of a run."""
     facts = {"device": describe(run.engine.device), "threads": threads(), "data_fingerprint": run.data_fingerprint}
     as_read_back: dict[str, Any] = json.loads(json.dumps(environment(**facts)))
     return as_read_back
 
 
-def _sinks(config: DictConfig) -> Loggers:
+def sinks_of(config: DictConfig) -> Loggers:
+    """The loggers that a configuration asks for, to be started."""
     sinks = Loggers()
     for name, node in (config.get("logger") or {}).items():
         sinks.include(str(name), partial(make, loggers, node))

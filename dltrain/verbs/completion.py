@@ -1,7 +1,6 @@
 """Print a shell's TAB completion: `eval "$(dltrain completion bash)"`, also zsh and fish."""
 
 import argparse
-import difflib
 import os
 from collections.abc import Sequence
 from itertools import pairwise
@@ -45,7 +44,7 @@ FLAGS_OF = {
     "predict": ("--top", "--json", "--invert", "--prompt", "--length", "--temperature", "--seed"),
     "inspect": ("--parameter", "--folder"), "watch": ("--once",),
     "lr-find": ("--from", "--to", "--steps", "--config-dir"),
-    "overfit": ("--steps", "--config-dir"),
+    "overfit": ("--steps", "--config-dir"), "replay": ("--to", "--device", "--check"),
 }  # fmt: skip
 
 
@@ -94,14 +93,12 @@ def _possible(before: list[str], word: str) -> Sequence[str]:
     return [*starts, *keys, *([] if verb else verbs())]
 
 
-def written_out(key: str) -> str:
-    """The full key that a last part of one, or a misspelt one, stands for where nothing is chosen; else itself."""
+def known_keys() -> list[str]:
+    """The groups, the full keys of what is chosen where nothing is said, and the keys of no group."""
     folders = [conf_dir()]
-    known = [f"{group}.{each}" for group in groups(folders) for each in _keys(group, [], folders)]
-    if key in groups(folders):
-        return key
-    same = [each for each in known if each.endswith(f".{key}")]
-    return next(iter([*same, *difflib.get_close_matches(key, known, n=1)]), key)
+    known = groups(folders)
+    of_groups = [f"{group}.{key}" for group in known for key in _keys(group, [], folders)]
+    return [*known, *of_groups, *(key for key, value in _main().items() if not isinstance(value, dict | list))]
 
 
 def _config_dirs(before: list[str]) -> list[Path]:

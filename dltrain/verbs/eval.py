@@ -30,11 +30,13 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         raise UsageError(f"--checkpoint {flags.checkpoint}: it is best, last or the number of a step")
 
     from dltrain.run.folder import RunError, WriteError, find
+
+    folder = find(names[0], outputs)  # before torch is imported
+
     from dltrain.verbs._evaluation import prepare, score
     from dltrain.verbs._evaluation_content import content, table
     from dltrain.verbs._evaluation_table import show
 
-    folder = find(names[0], outputs)
     trial = prepare(folder, split=flags.split, which=flags.checkpoint, data=data, device=flags.device)
     try:
         outcome = score(trial)

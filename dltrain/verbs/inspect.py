@@ -19,7 +19,6 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     from dltrain.config import stored
     from dltrain.config.compose import compose
     from dltrain.run.folder import find
-    from dltrain.verbs._inspect_model import inspect_model
 
     names = [word for word in words if "=" not in word]
     if names:
@@ -33,4 +32,6 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if composition.config.data.name == "function":  # which has no layers to look into
         code: int = import_module("dltrain.verbs._inspect_function").inspect_function(composition.config)
         return code
+    from dltrain.verbs._inspect_model import inspect_model
+
     return inspect_model(composition.config, folder, parameter=flags.parameter, pictures=flags.folder)
