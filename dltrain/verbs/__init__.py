@@ -6,7 +6,7 @@ from pathlib import Path
 from dltrain.config.folders import nearest
 
 PLANNED = (
-    "export", "report", "watch", "replay", "lr-find", "overfit",
+    "export", "watch", "replay", "lr-find", "overfit",
 )  # fmt: skip
 
 

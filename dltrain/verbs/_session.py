@@ -234,14 +234,16 @@ class Session:
         self.keeper.record.close()
         for logger in self.loggers:
             logger.close()
-        from dltrain.report.run_pictures import draw_run  # matplotlib takes half a second to import
+        from dltrain.report import run_page, run_pictures  # matplotlib takes half a second to import
 
         with writing(self.folder):
-            draw_run(self.folder)
+            run_pictures.draw_run(self.folder)
         sources = (self.keeper, self.pace, self.probe, self.processor)
         result = summary(self.run, *sources, train_flops=self.train_flops)
         end = {"status": status, "exit_code": code, "cause": cause}
         write_json(self.folder / "summary.json", {**end, **result, "weights_sha256": self.sha256 or self._sha256()})
+        if failure := run_page.try_page(self.folder):
+            self.console.say(f"note: no report.html: {failure}")
         self.console.results({**end, **result}, self.folder)
 
     def _sha256(self) -> str:
