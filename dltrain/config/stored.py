@@ -50,7 +50,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
     ]
     if damaged:
         raise ConfigError(f"{path} is damaged: it has no {damaged[0]}")
-    known = dict(leaves(container(config)))
+    known, (command, defaults) = dict(leaves(container(config))), origin(text)
     for key, value in _usual():
         group, _, name = key.rpartition(".")
         if key not in known and name in schema.keys(group) and key not in schema.OF_OPTIONS:
@@ -62,8 +62,9 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
             raise ConfigError(f"{text}: a run goes on with the {word.key_or_group} it has; start another run")
         check_key(word.key_or_group, examples, [*choices])
         update(config, word)
-    checked, (command, defaults) = check(config, examples, Path.cwd()), origin(text)
-    return Composition(checked, choices, command=(*command, *overrides), usual={**known, **defaults})
+    return Composition(
+        check(config, examples, Path.cwd()), choices, command=(*command, *overrides), usual={**known, **defaults}
+    )
 
 
 def origin(text: str) -> tuple[list[str], dict[str, Any]]:

@@ -82,9 +82,15 @@ def chart(
     drawn.x_ticks = [(place_x(value), short(value)) for value in x_values]
     for line in kept:
         placed = [(place_x(x), place_y(y) if _is_number(y) else None) for x, y in thinned(line.points, most=most)]  # type: ignore[arg-type]
-        marks = [point for point in placed if point[1] is not None] if line.marked and len(placed) <= FEW else []
+        marks = placed if (line.marked and len(placed) <= FEW) or len(placed) == 1 else []
         drawn.lines.append(
-            {"label": line.label, "look": line.look, "told": line.told, "path": _path(placed), "marks": marks}
+            {
+                "label": line.label,
+                "look": line.look,
+                "told": line.told,
+                "path": _path(placed),
+                "marks": [point for point in marks if point[1] is not None],
+            }
         )
     return drawn
 

@@ -37,7 +37,7 @@ class Parts:
             return maker()
         except DAMAGE as error:
             words = " ".join(str(error).split())
-            self.notes.append(f"{what} is left out, for its file is damaged: {clipped(words or type(error).__name__)}")
+            self.notes.append(f"{what} is left out: {clipped(words or type(error).__name__)}")
             return None
 
 

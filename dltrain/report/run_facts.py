@@ -34,6 +34,17 @@ class Sources:
     environment: dict[str, Any]
 
     @property
+    def examples(self) -> dict[str, int]:
+        """How many a figure of a part that was held out is over."""
+        counts = (self.summary or {}).get("examples") or {}
+        return {} if self.is_path else {split: int(counts[split]) for split in ("val", "test") if split in counts}
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the run is the path of a point on a landscape, over which a mean says nothing."""
+        return (self.config.get("data") or {}).get("name") == "function"
+
+    @property
     def last(self) -> dict[str, Row]:
         """The newest row of each split."""
         return {row["split"]: row for row in self.rows}
@@ -41,21 +52,29 @@ class Sources:
 
 def status(sources: Sources) -> dict[str, str]:
     """The state of a run, what that means, and what to do about it."""
-    summary = sources.summary
-    word = str((summary or {}).get("status") or ("running" if held(sources.folder) else "unfinished"))
-    cause = clipped(str((summary or {}).get("cause") or ""))
-    row = sources.rows[-1] if sources.rows else None
-    where = f"up to step {row['step']:,} (epoch {row['epoch']:g})" if row else "before the first row of its record"
-    again = f"dltrain resume {_name(sources)}"
+    summary, again = sources.summary or {}, f"dltrain resume {_name(sources)}"
+    no_word = "unknown" if (sources.folder / "summary.json").is_file() else "unfinished"
+    word = str(summary.get("status") or ("running" if held(sources.folder) else no_word))
     words = {
         "completed": "Trained to its end.",
-        "running": f"Under way, {where}. To draw this page anew: dltrain report {_name(sources)}",
-        "interrupted": f"Stopped by a signal {where}; a checkpoint holds what was reached. To go on: {again}",
-        "unfinished": f"Ended without a word, {where}: it was killed. To go on: {again}",
+        "running": f"Under way, {_reached(sources)}. To draw this page anew: dltrain report {_name(sources)}",
+        "interrupted": f"Stopped by a signal {_reached(sources)}. To go on: {again}",
+        "unfinished": f"Ended without a word, {_reached(sources)}: it was killed. To go on: {again}",
+        "unknown": "How it ended cannot be read.",
         "diverged": "It ran away.",
     }
+    cause = clipped(str(summary.get("cause") or ""))
     told = [words.get(word, ""), cause and f"{cause[0].upper()}{cause[1:]}."]
     return {"word": word, "told": " ".join(filter(None, told)), "tone": TONES.get(word, "bad")}
+
+
+def _reached(sources: Sources) -> str:
+    """How far a run has come."""
+    if sources.summary:
+        return f"at step {sources.summary['steps']:,} (epoch {sources.summary['epochs']:.3g})"
+    if not sources.rows:
+        return "before the first row of its record"
+    return f"up to step {sources.rows[-1]['step']:,} (epoch {sources.rows[-1]['epoch']:.3g}) by its record"
 
 
 def _name(sources: Sources) -> str:
@@ -72,13 +91,11 @@ def results(sources: Sources) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for split, word in SPLITS.items():
         numbers = summary.get(split) or (None if summary else sources.last.get(split))
-        if not numbers:
+        if not numbers or (split == "train" and sources.is_path):
             continue
         measure = "accuracy" if numbers.get("accuracy") is not None else "loss"
-        value, count = numbers.get(measure), (summary.get("examples") or {}).get(split)
-        interval = (
-            wilson(value, count) if value is not None and measure == "accuracy" and count and split != "train" else None
-        )
+        value, count = numbers.get(measure), sources.examples.get(split)
+        interval = wilson(value, count) if value is not None and measure == "accuracy" and count else None
         others = [(key, numbers[key]) for key in ("loss", "perplexity") if key in numbers and key != measure]
         found.append(
             {
@@ -117,29 +134,21 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 def facts(sources: Sources) -> list[tuple[str, str]]:
     """What was run, in a line each."""
-    config, choices, summary = sources.config, sources.origin.get("choices", {}), sources.summary or {}
-    parameters = summary.get("parameters")
-    model = choices.get("model", summary.get("model", "?")) + (f", {parameters:,} parameters" if parameters else "")
-    examples = summary.get("examples") or {}
-    counts = ", ".join(f"{examples[split]:,} {word}" for split, word in reversed(SPLITS.items()) if split in examples)
-    rate = (config.get("optim") or {}).get("lr")
-    rows = [
-        ("model", model),
-        ("data", choices.get("data", "?") + (f": {counts} examples" if counts else "")),
-        ("optimizer", choices.get("optim", "?") + (f", rate {rate:g}" if isinstance(rate, int | float) else "")),
-        ("schedule", choices.get("schedule", "?")),
-        ("seed", str(config.get("seed", "?"))),
-        (
-            "device",
-            ", ".join(
-                str(summary.get(key) or sources.environment.get(key, "")) for key in ("device", "precision")
-            ).strip(", "),
-        ),
-    ]
+    choices, summary = sources.origin.get("choices", {}), sources.summary or {}
+    told = {key: str(choices.get(key, "")) for key in ("model", "data", "optim", "schedule")}
+    if parameters := summary.get("parameters"):
+        told["model"] += f", {parameters:,} parameters"
+    examples = (summary.get("examples") or {}) if not sources.is_path else {}
+    if counts := [f"{examples[split]:,} {word}" for split, word in reversed(SPLITS.items()) if split in examples]:
+        told["data"] += f": {', '.join(counts)} examples"
+    if isinstance(rate := (sources.config.get("optim") or {}).get("lr"), int | float):
+        told["optim"] += f", rate {rate:g}"
+    told |= {"seed": str(sources.config.get("seed", ""))}
+    where = [str(summary.get(key) or sources.environment.get(key, "")) for key in ("device", "precision")]
+    told |= {"device": ", ".join(filter(None, where))}
     if summary:
-        epochs, steps = summary["epochs"], summary["steps"]
-        rows.append(("length", f"{epochs:g} epochs, {steps:,} steps in {duration(summary['seconds'])}"))
-    return rows
+        told["length"] = f"{summary['epochs']:.3g} epochs, {summary['steps']:,} steps in {duration(summary['seconds'])}"
+    return [(key, value) for key, value in told.items() if value]
 
 
 def duration(seconds: float) -> str:
@@ -189,6 +198,14 @@ def settings(sources: Sources) -> dict[str, Any] | None:
 
 def _choices(sources: Sources) -> dict[str, Any]:
     return {"choices": list(sources.origin.get("choices", {}).items())}
+
+
+def no_evaluation(sources: Sources) -> str:
+    """How to have the run evaluated."""
+    if sources.is_path:
+        return "None: every step on a landscape is an evaluation, and the record holds them."
+    tested = "test" in sources.examples or not sources.summary
+    return f"None yet; to measure: dltrain eval {_name(sources)}{'' if tested else ' --split val'}"
 
 
 def files(folder: Path) -> list[str]:

@@ -10,11 +10,13 @@ import yaml
 from dltrain.report.evaluation_part import evaluation
 from dltrain.report.filters import filters
 from dltrain.report.page import Parts, picture, write_page
-from dltrain.report.run_facts import Sources, facts, files, repeat, results, settings, speed, status
+from dltrain.report.run_facts import Sources, facts, files, no_evaluation, repeat, results, settings, speed, status
 from dltrain.report.run_record import curves, epochs
 from dltrain.run import looks
 from dltrain.run.folder import read_json
 from dltrain.run.record import read_rows
+
+UNKNOWN = {"word": "unknown", "told": "How far it has come cannot be read.", "tone": "bad"}
 
 
 def draw_page(folder: Path) -> Path:
@@ -24,7 +26,7 @@ def draw_page(folder: Path) -> Path:
     context = {
         "name": folder.resolve().name,
         "back": "../report.html" if (folder.parent / "sweep.jsonl").is_file() else None,
-        "status": status(sources),
+        "status": parts.make("the status", lambda: status(sources)) or UNKNOWN,
         "results": parts.make("the result", lambda: results(sources)) or [],
         "facts": parts.make("the list of what was run", lambda: facts(sources)) or [],
         "command": parts.make("the command", lambda: repeat(sources)),
@@ -33,6 +35,7 @@ def draw_page(folder: Path) -> Path:
         "path": picture(folder, "path"),
         "looks": parts.make("the count of looks", lambda: _looks(sources)),
         "evaluation": parts.make("the evaluation", lambda: evaluation(folder, sources.summary)),
+        "no_evaluation": parts.make("how to evaluate", lambda: no_evaluation(sources)) or "None yet.",
         "filters": parts.make("the first layer", lambda: filters(folder)),
         "speed": parts.make("the speed", lambda: speed(sources)) or [],
         "settings": parts.make("the settings", lambda: settings(sources)),
@@ -94,7 +97,7 @@ def _config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _looks(sources: Sources) -> str | None:
     """How often the test set was looked at, where it was."""
-    counted = looks.count(sources.folder)
+    counted = looks.count(sources.folder) if sources.rows else {}
     return looks.words(counted) if sum(counted.values()) else None
 
 
@@ -107,6 +110,8 @@ def _environment(sources: Sources) -> list[tuple[str, str]]:
     rows += [(name, str(version or "not installed")) for name, version in found.get("packages", {}).items()]
     if found.get("data_fingerprint"):
         rows.append(("data fingerprint", str(found["data_fingerprint"])))
+    if not found:
+        return []
     git = found.get("git")
     rows.append(("git commit", str(git["commit"]) if git else "no git checkout"))
     if git:

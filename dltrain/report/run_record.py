@@ -16,6 +16,8 @@ MOST_CHARTS, MOST_EPOCHS = 8, 60
 
 def curves(rows: Sequence[Row]) -> list[Drawn]:
     """A chart of every number that rows measure, then of the rate and the speed of training."""
+    if any("x1" in row for row in rows):  # the mean of a path is no place on it
+        rows = [row for row in rows if not (row["split"] == "train" and float(row["epoch"]).is_integer())]
     names = dict.fromkeys(name for row in rows for name in measures(row) if not COORDINATE.fullmatch(name))
     charts = [chart(spaced(name), _lines(name, rows)) for name in list(names)[: MOST_CHARTS - 2]]
     train = [row for row in rows if row["split"] == "train"]
