@@ -47,7 +47,11 @@ def test_a_command_runs(line):
     inspected = words[0] == "inspect" and "=" in words[1]
     plain = (verb and not inspected) or any(word in ("--help", "--cfg", "-sc") for word in words)
     expected = 78 if "78" in line_of(line) else 0
-    runs = [word for word in words[1:] if "=" not in word] if words[0] in ("diff", "resume", "inspect", "eval") else []
+    runs = (
+        [word for word in words[1:] if "=" not in word]
+        if words[0] in ("diff", "resume", "inspect", "eval", "report")
+        else []
+    )
     for name in [*runs, *(word.partition("=")[2] for word in words if word.startswith("init.path="))]:
         assert main([*on_little_data(["model=mlp"]), f"name={name}"]) == 0
     if words[:1] == ["predict"] and "--prompt" not in words:

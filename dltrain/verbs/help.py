@@ -15,6 +15,7 @@ EXAMPLES = """\
   dltrain resume NAME                            go on with an interrupted run or sweep
   dltrain inspect model=lenet model.norm=none    gradients and activations at the start, by layer
   dltrain trainer=smoke device=cpu               prove in seconds that training works
+  dltrain report NAME                            its page drawn anew: report.html
   dltrain runs 'val_accuracy>0.9'                what has been done, and what came of it
 """
 FLAGS = """\
