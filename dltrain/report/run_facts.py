@@ -140,7 +140,7 @@ def facts(sources: Sources) -> list[tuple[str, str]]:
         told["model"] += f", {parameters:,} parameters"
     examples = (summary.get("examples") or {}) if not sources.is_path else {}
     if counts := [f"{examples[split]:,} {word}" for split, word in reversed(SPLITS.items()) if split in examples]:
-        told["data"] += f": {', '.join(counts)} examples"
+        told["examples"] = ", ".join(counts)
     if isinstance(rate := (sources.config.get("optim") or {}).get("lr"), int | float):
         told["optim"] += f", rate {rate:g}"
     told |= {"seed": str(sources.config.get("seed", ""))}
