@@ -23,7 +23,7 @@ HOUSE: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torchvision", "matplotlib", "rich", "lightning", "timm"},
     ),
     "sweep": ({"report", "run", "config"}, {"hydra", "optuna", "submitit"}),
-    "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "markupsafe", "yaml"}),
+    "report": ({"run", "landscapes"}, {"matplotlib", "jinja2", "yaml"}),
     "loggers": (set(), {"torch"}),
     "trained": ({"build", "components", "data", "initializers", "models", "run"}, {"torch", "omegaconf"}),
     "build": ({*BELOW_BUILD, "run"}, {"torch", "omegaconf"}),  # `run` for the weights of another run

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from yaml import YAMLError
 
 from dltrain.run.console import number, quantity
@@ -48,7 +47,7 @@ def write_page(folder: Path, template: str, **context: Any) -> Path:
         f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    inside = {"policy": policy, "style": Markup(style), "script": Markup(script)}
+    inside = {"policy": policy, "style": style, "script": script}
     text = _environment().get_template(template).render(**context, **inside)
     path = folder / FILE
     draft = path.with_name(f".{FILE}.{os.getpid()}")
