@@ -43,9 +43,9 @@ set_up() { # EXTRA...: the optional dependencies wanted; a stamp an extra tells 
     done
 }
 
-install_data_package() {
+install_debian_package() { # NAME
     [ -f /etc/debian_version ] && [ "$(id -u)" = 0 ] || return 1
-    echo "installing the Debian package dataset-fashion-mnist" >&2
-    apt-get install -y -qq dataset-fashion-mnist >/dev/null 2>&1 ||
-        { apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; } >/dev/null 2>&1
+    echo "installing the Debian package $1" >&2
+    apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1 ||
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$1"; } >/dev/null 2>&1
 }

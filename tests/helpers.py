@@ -17,6 +17,7 @@ RUN_FOLDER = {
     "train.log",
     "curves.png",
     "curves.svg",
+    "report.html",
     "environment.json",
     "evaluation-test.json",
     "checkpoints",

@@ -11,7 +11,7 @@ from helpers import run, summary, train
 from dltrain.cli import main
 from dltrain.verbs import _ci_training as training
 
-STAGES = ["train", "data", "steps", "checkpoint", "resume", "eval", "predict", "export"]
+STAGES = ["train", "data", "steps", "checkpoint", "resume", "eval", "predict", "export", "report"]
 
 
 @pytest.fixture(autouse=True)

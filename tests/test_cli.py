@@ -22,7 +22,7 @@ from dltrain.config.errors import ConfigError
 from dltrain.config.hydra_cli import lazy_help_allowed
 from dltrain.data import idx_file
 from dltrain.data.dataset import DataError
-from dltrain.verbs import PLANNED, verbs
+from dltrain.verbs import verbs
 from dltrain.verbs.completion import candidates
 
 FEW = shlex.join(LITTLE)
@@ -131,16 +131,6 @@ def test_windows_is_refused(capsys, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     assert main(["--help"]) == 2
     assert "Windows is not supported" in said(capsys)
-
-
-@pytest.mark.parametrize("verb", PLANNED)
-def test_a_verb_that_does_not_exist_yet_says_so_and_lists_those_that_do(verb, capsys):
-    if verb in verbs():
-        pytest.skip("it exists by now")
-    assert main([verb, "anything"]) == 2
-    message = said(capsys)
-    assert f"{verb} does not exist yet" in message
-    assert all(each in message for each in verbs())
 
 
 @pytest.mark.parametrize("position", [0, 2])

@@ -68,6 +68,7 @@ def test_a_wheel_run_from_the_root_has_its_configs_inside(tmp_path):
     assert where.startswith(str(tmp_path))
     command(*DLTRAIN, *LITTLE, *SHORT[:3], f"outputs_dir={tmp_path}/outputs", "name=run", cwd=Path("/"), **inside)
     assert summary(tmp_path / "outputs/runs/run")["status"] == "completed"
+    assert (tmp_path / "outputs/runs/run/report.html").is_file(), "its templates are in the wheel"
 
 
 def test_the_example_package_trains_once_it_is_installed(tmp_path):

@@ -49,7 +49,7 @@ def test_a_command_runs(line):
     expected = 78 if "78" in line_of(line) else 0
     runs = (
         [word for word in words[1:] if "=" not in word]
-        if words[0] in ("diff", "resume", "inspect", "eval", "export", "watch", "replay")
+        if words[0] in ("diff", "resume", "inspect", "eval", "export", "watch", "replay", "report")
         else []
     )
     for name in [*runs, *(word.partition("=")[2] for word in words if word.startswith("init.path="))]:

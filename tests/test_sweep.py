@@ -245,7 +245,7 @@ def test_a_two_by_two_sweep_runs_ranks_and_draws(capsys):
     code, lines = sweep("model=mlp,lenet", "optim=sgd,adam")
     assert code == 0
     assert {path.name for path in FOLDER.iterdir()} == {
-        *"0123", "sweep.jsonl", "sweep.csv", "sweep.png", "sweep.svg", ".lock",
+        *"0123", "sweep.jsonl", "sweep.csv", "sweep.png", "sweep.svg", "report.html", ".lock",
     }  # fmt: skip
     accuracies = [float(line["val_accuracy"]) for line in lines]
     assert accuracies == sorted(accuracies, reverse=True)

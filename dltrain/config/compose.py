@@ -2,8 +2,8 @@
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config import schema
-from dltrain.config.choose import Chosen, check_references, choose
+from dltrain.config.choose import REFERENCE, Chosen, check_references, choose
 from dltrain.config.errors import ConfigError, UnknownName, UsageError
 from dltrain.config.folders import SEVERAL, conf_dir, groups, nearest
 from dltrain.config.meant import MOST_OPTIONS, meant_keys, options_with
@@ -27,12 +27,27 @@ HYDRAS_NAMES = {"hydra/sweeper": "sweep.search", "hydra/launcher": "sweep.launch
 
 @dataclass(frozen=True)
 class Composition:
-    """A checked configuration, the options chosen, what is to be said, and the sweep that a preset asks for."""
+    """A checked configuration, the options chosen, what is to be said, and the sweep that a preset asks for.
+
+    `command` are the words that made it, `usual` the values of the options' YAML files without them or a preset.
+    """
 
     config: DictConfig
     choices: dict[str, str]
     notes: tuple[str, ...] = ()
     sweep: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    usual: Mapping[str, Any] = field(default_factory=dict)
+
+    def defaults(self) -> dict[str, Any]:
+        """The keys whose values are other than the YAML files', with the values there."""
+        found: dict[str, Any] = {}
+        for key, value in leaves(container(self.config)):
+            usual = self.usual.get(key, value)
+            if isinstance(usual, str) and REFERENCE.fullmatch(usual):
+                usual = self.usual.get(usual[2:-1])
+            found |= {} if usual == value else {key: usual}
+        return found
 
 
 def compose(overrides: Sequence[str] = (), **where: Any) -> Composition:
@@ -63,6 +78,8 @@ def compose_all(
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
     names, known = groups(folders), dict[Any, Chosen]()
+    flags = [part for folder in config_dirs for part in ("--config-dir", str(folder))]
+    flags += ["--config-name", config_name] if config_name != "config" else []
     results: list[Composition | ConfigError] = []
     for overrides in jobs:
         words = [parse(text) for text in overrides]
@@ -72,7 +89,8 @@ def compose_all(
             key = repr(chosen)
             if key not in known:
                 known[key] = choose(chosen, names, folders, config_name)
-            results.append(_set(known[key], words, names, Path(directory or Path.cwd())))
+            composition = _set(known[key], words, names, Path(directory or Path.cwd()))
+            results.append(replace(composition, command=(*flags, *composition.command)))
         except UnknownName:
             raise
         except ConfigError as error:
@@ -97,7 +115,8 @@ def _set(chosen: Chosen, words: Sequence[Override], names: list[str], directory:
             update(config, word)
     given = {word.key_or_group for word in words}
     asked = tuple(f"{key}={value}" for key, value in chosen.sweep.items() if key not in given)
-    return Composition(check(config, chosen.examples, directory), chosen.choices, chosen.notes, asked)
+    checked, command = check(config, chosen.examples, directory), tuple(str(word.input_line) for word in words)
+    return Composition(checked, chosen.choices, chosen.notes, asked, command, chosen.examples)
 
 
 @lru_cache(maxsize=4096)  # jobs of a sweep have most of their words in common

@@ -1,5 +1,6 @@
 """The configuration of a run that is there already: read back, and what of it may change while the run goes on."""
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -24,9 +25,10 @@ Change = tuple[Any, Any]
 
 
 def write(path: Path, composition: Composition) -> None:
-    """Write a configuration, with the choices that made it at its head."""
+    """Write a configuration; at its head the choices that made it, the command, and the defaults of what differs."""
     choices = " ".join(f"{group}={choice}" for group, choice in composition.choices.items())
-    path.write_text(f"# {choices}\n{OmegaConf.to_yaml(composition.config)}")
+    origin = json.dumps({"command": composition.command, "defaults": composition.defaults()})
+    path.write_text(f"# {choices}\n# {origin}\n{OmegaConf.to_yaml(composition.config)}")
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
@@ -50,7 +52,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
     ]
     if damaged:
         raise ConfigError(f"{path} is damaged: it has no {damaged[0]}")
-    known = dict(leaves(container(config)))
+    known, (command, defaults) = dict(leaves(container(config))), origin(text)
     for key, value in _usual():
         group, _, name = key.rpartition(".")
         if key not in known and name in schema.keys(group) and key not in schema.OF_OPTIONS:
@@ -62,7 +64,19 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Composition:
             raise ConfigError(f"{text}: a run goes on with the {word.key_or_group} it has; start another run")
         check_key(word, examples, [*choices])
         update(config, word)
-    return Composition(check(config, examples, Path.cwd()), choices)
+    return Composition(
+        check(config, examples, Path.cwd()), choices, command=(*command, *overrides), usual={**known, **defaults}
+    )
+
+
+def origin(text: str) -> tuple[list[str], dict[str, Any]]:
+    """The command and the defaults at a configuration's head; empty in those of older runs."""
+    _, second, *_ = [*text.split("\n", 2), "", ""]
+    try:
+        found = json.loads(second.removeprefix("# "))
+        return list(found["command"]), dict(found["defaults"])
+    except (ValueError, KeyError, TypeError):
+        return [], {}
 
 
 @cache

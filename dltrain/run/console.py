@@ -106,6 +106,8 @@ class Console:
         for picture in ("curves", "path"):
             if (folder / f"{picture}.png").is_file():
                 self.say(f"{picture:<8}{folder / picture}.png")
+        if (folder / "report.html").is_file():
+            self.say(f"report  {folder / 'report.html'}")
         self.say(f"folder  {folder}")
         if summary["status"] == "interrupted":
             self.say(f"to go on: dltrain resume {folder}")

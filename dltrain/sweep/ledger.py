@@ -54,13 +54,16 @@ class Ledger:
         return ledger
 
     @classmethod
-    def read(cls, folder: Path) -> "Ledger":
-        """What was recorded; a last line that a kill cut short is dropped. Raises RunError (66) and WriteError."""
+    def read(cls, folder: Path, *, mend: bool = True) -> "Ledger":
+        """What was recorded; a last line that a kill cut short is dropped, by `mend` from the file too.
+
+        Raises RunError (66) and WriteError.
+        """
         path = folder / FILE
         with writing(path):
             text = path.read_bytes()
             whole = text.rfind(b"\n") + 1
-            if whole < len(text):
+            if mend and whole < len(text):
                 os.truncate(path, whole)
         ledger = cls(folder)
         try:

@@ -6,10 +6,6 @@ from pathlib import Path
 
 from dltrain.config.folders import nearest
 
-PLANNED = (
-    "report",
-)  # fmt: skip
-
 
 def verbs() -> dict[str, str]:
     """Every verb and its help, read without importing any."""
@@ -21,8 +17,6 @@ def verbs() -> dict[str, str]:
 def unknown(verb: str, words: Sequence[str] = ()) -> str:
     """What to say of a verb that is not there, of the words of a command line."""
     known = list(verbs())
-    if verb in PLANNED:
-        return f"the verb {verb} does not exist yet; there are: {', '.join(known)}"
     from dltrain.config.meant import meant_words
     from dltrain.verbs.completion import known_keys
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from dltrain.build import Run
 from dltrain.config.compose import Composition
+from dltrain.report.run_page import try_page
 from dltrain.run.console import Console
 from dltrain.run.folder import read_json, write_json
 from dltrain.verbs import _ci_training as training
@@ -22,6 +23,7 @@ STAGES: dict[str, Callable[[Subject], str]] = {
     "eval": using.evaluate,
     "predict": using.predict,
     "export": using.export,
+    "report": using.report,
 }
 
 
@@ -48,6 +50,7 @@ def check_all(folder: Path, run: Run, composition: Composition, console: Console
     cause = f"check failed: {', '.join(failed)}; {folder / 'ci.json'} says more"
     console.say(cause)
     write_json(folder / "summary.json", {**summary, "status": "failed", "exit_code": CHECK_FAILED, "cause": cause})
+    try_page(folder)  # one that cannot be drawn has failed a stage
     return CHECK_FAILED
 
 

@@ -16,13 +16,14 @@ from dltrain.data.facts import ImageFacts
 from dltrain.data.function import FunctionFacts
 from dltrain.data.pictures import png
 from dltrain.export.formats import FORMATS
+from dltrain.report.run_page import draw_page
 from dltrain.run.record import measures, read_rows
 from dltrain.verbs._ci_subject import Subject, near, require
 from dltrain.verbs._exporting import examples_of
 from dltrain.verbs._exporting import export as write_export
 from dltrain.verbs._predict_pictures import predict_pictures
 
-MOST_PREDICTED, MOST_COMPARED = 16, 64
+MOST_PREDICTED, MOST_COMPARED, MOST_BYTES = 16, 64, 2_000_000
 
 
 def evaluate(subject: Subject) -> str:
@@ -92,3 +93,13 @@ def _require_pictures(subject: Subject, images: np.ndarray, probabilities: np.nd
     answers = [json.loads(line)["predictions"][0] for line in told.getvalue().splitlines()]
     expected = [subject.run.facts.class_names[row.argmax()] for row in probabilities]
     require([each["class"] for each in answers] == expected, "pictures in files are called otherwise than in memory")
+
+
+def report(subject: Subject) -> str:
+    """The page can be drawn, with all of its parts and the result."""
+    path = draw_page(subject.folder)
+    text, size = path.read_text(), path.stat().st_size
+    require(subject.folder.resolve().name in text, f"{path.name} does not name the run")
+    require("is left out: " not in text, f"{path.name} leaves a part out that cannot be read")
+    require(size <= MOST_BYTES, f"{path.name} has {size:,} bytes, and {MOST_BYTES:,} are the most")
+    return f"{path.name}, {size / 1e3:.0f} kB"

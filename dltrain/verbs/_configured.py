@@ -44,6 +44,14 @@ class Configurations:
         named = {f"{key}.name" for key in keys}  # of a group, whose choice says as much
         return [key for key in keys if not key.startswith(NO_SETTING) and key not in {*found[0], *named}]
 
+    def told_apart(self, found: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
+        """Jobs' settings with what else tells them apart, and the keys of that."""
+        keys = self.apart(found)
+        for number, each in enumerate(found):
+            values = {key: self.value(number, key) for key in keys}
+            each.update({key: value for key, value in values.items() if value is not None})
+        return found, keys
+
     def _values(self, number: int) -> dict[str, Any]:
         if number not in self.known:
             self.known[number] = self._read(number)

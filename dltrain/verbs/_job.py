@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,13 @@ from dltrain.verbs._warm import DATA
 
 IN_USE = 73
 NO_PART_OF_A_JOB = ("name", "outputs_dir", "sweep")
-PRELOAD = ("dltrain.build", "dltrain.report.run_pictures", "dltrain.verbs._start", "dltrain.verbs._warm")
+PRELOAD = (
+    "dltrain.build",
+    "dltrain.report.run_page",
+    "dltrain.report.run_pictures",
+    "dltrain.verbs._start",
+    "dltrain.verbs._warm",
+)
 
 
 @dataclass(frozen=True)
@@ -130,4 +136,4 @@ def fitted(composition: Composition, slot: Slot) -> Composition:
 def _changed(composition: Composition, plain: dict[str, Any]) -> Composition:
     config = OmegaConf.create(plain)
     OmegaConf.set_readonly(config, True)
-    return Composition(config, composition.choices, composition.notes)
+    return replace(composition, config=config, sweep=())

@@ -41,6 +41,15 @@ class Position:
         if event.epoch == int(event.epoch) and event.step:
             self.epoch_rows.append(row)
 
+    def unlearned(self, batches: int) -> str | None:
+        """Of so many batches that take turns, which one's loss did not fall from its first time to its last."""
+        for number in range(batches):
+            losses = self.losses[number::batches]
+            if len(losses) < 2 or not losses[-1] < losses[0]:
+                path = " -> ".join(f"{loss:.4f}" for loss in (losses[0], losses[-1]))
+                return f"check failed: training did not lower the loss of batch {number + 1}: {path}"
+        return None
+
     @property
     def skipped(self) -> int:
         """Steps so far whose loss or gradient was not finite, as far as rows tell."""

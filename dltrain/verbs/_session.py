@@ -219,13 +219,9 @@ class Session:
         if not self.trainer.must_learn:
             return None
         batches = self.trainer.overfit_batches or len(self.run.batches["train"])
-        for number in range(batches):
-            losses = self.position.losses[number::batches]
-            if len(losses) < 2 or not losses[-1] < losses[0]:
-                path = " -> ".join(f"{loss:.4f}" for loss in (losses[0], losses[-1]))
-                return f"check failed: training did not lower the loss of batch {number + 1}: {path}"
-        self.console.say(f"check passed: the loss of each of the {batches} batches fell")
-        return None
+        if (cause := self.position.unlearned(batches)) is None:
+            self.console.say(f"check passed: the loss of each of the {batches} batches fell")
+        return cause
 
     def _finish(self, status: str, code: int, *, cause: str | None = None) -> None:
         """Draw, sum up and show, then close the loggers, which may be slow. Raises WriteError."""
@@ -238,14 +234,16 @@ class Session:
     def _sum_up(self, status: str, code: int, cause: str | None) -> None:
         self.keeper.record.write()
         self.keeper.record.close()
-        from dltrain.report.run_pictures import draw_run  # matplotlib takes half a second to import
+        from dltrain.report import run_page, run_pictures  # matplotlib takes half a second to import
 
         with writing(self.folder):
-            draw_run(self.folder)
+            run_pictures.draw_run(self.folder)
         sources = (self.keeper, self.pace, self.probe, self.processor)
         result = summary(self.run, *sources, train_flops=self.train_flops)
         end = {"status": status, "exit_code": code, "cause": cause}
         write_json(self.folder / "summary.json", {**end, **result, "weights_sha256": self.sha256 or self._sha256()})
+        if failure := run_page.try_page(self.folder):
+            self.console.say(f"note: no report.html: {failure}")
         self.console.results({**end, **result}, self.folder)
 
     def _sha256(self) -> str:

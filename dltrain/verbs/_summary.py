@@ -30,6 +30,7 @@ def summary(run: Run, keeper: Keeper, pace: Pace, probe: Probe, processor: Proce
         "compile": run.config.device.compile,
         "microbatch": engine.microbatch,
         **{split: _result(position.last_rows.get(split)) for split in ("train", "val", "test")},
+        "examples": {split: batches.num_examples for split, batches in run.batches.items()},
         "watched_test": run.trainer.watch_test,
         "best": keeper.monitor.best(),
         **_with_others(throughput(engine, pace, probe, train_flops=train_flops), processor, engine),

@@ -18,6 +18,7 @@ from dltrain.sweep.summary import Row, label, result
 from dltrain.verbs._configured import Configurations
 from dltrain.verbs._job import IN_USE, Request, drop_state, preloaded, run_job
 from dltrain.verbs._sweep_board import Board, at_a_time, outcome_of
+from dltrain.verbs._sweep_page import try_page
 from dltrain.verbs._sweep_table import MORE_SEEDS, sum_up
 
 SOME_FAILED, DIVERGED, INTERRUPTED = 3, 65, (130, 143)
@@ -70,7 +71,9 @@ class Sweep:
         if self.apart:
             keys = ", ".join(self.apart)
             self.console.say(f"note: jobs of the same words have run with other values of {keys}: they stand apart")
-        sum_up(self.console, self.folder, [self.row(job) for job in self.ledger.jobs], repeat=self.repeat)
+        rows = [self.row(job) for job in self.ledger.jobs]
+        sum_up(self.console, self.folder, rows, repeat=self.repeat)
+        self.console.say(try_page(self.folder, rows))
         if any(job.status in ("waiting", "interrupted") for job in self.ledger.jobs):
             self.console.say(f"to go on: dltrain resume {self.folder}")
         if received:
@@ -172,12 +175,7 @@ class Sweep:
 
     def told_apart(self) -> tuple[list[dict[str, str]], list[str]]:
         """What tells the jobs apart, and the keys of it that their words alone do not tell."""
-        found = self.chosen()
-        keys = self.configurations.apart(found)
-        for number, each in enumerate(found):
-            values = {key: self.configurations.value(number, key) for key in keys}
-            each.update({key: value for key, value in values.items() if value is not None})
-        return found, keys
+        return self.configurations.told_apart(self.chosen())
 
     def is_finished(self, job: Job) -> bool:
         """Whether a job has ended for good, also where the sweep was killed before it could take note."""

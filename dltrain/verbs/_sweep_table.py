@@ -25,6 +25,7 @@ from dltrain.sweep.summary import (
 
 MOST_CAUSES, ANY_WIDTH = 20, 10_000
 MORE_SEEDS = "add seed=1,2,3"
+Cells = tuple[str, dict[str, str], list[list[str]]]
 BESIDE = "the best minus it, 95 % interval"
 
 
@@ -39,18 +40,25 @@ def sum_up(
     groups = ranked(grouped(rows), column)
     lines = table_rows(groups)
     write_csv(folder / "sweep.csv", lines)
-    several = any(len({row["settings"].get("seed") for row in group.rows}) > 1 for group in groups)
-    for each in _tables_of_groups(groups, column, console) if several else [_table_of_jobs(lines, column)]:
+    several = have_seeds(groups)
+    for each in _tables_of_groups(groups, column, console) if several else [table(*jobs_table(lines, column))]:
         console.say(each)
-    _say_causes(console, lines)
+    for line in causes(lines):
+        console.say(line)
     if several:
-        _say_how_to_read(console, against_the_best(groups, column))
+        for line in how_to_read(against_the_best(groups, column)):
+            console.say(line)
     elif len(groups) > 1:
         console.say(f"one seed proves little: {repeat(groups[0].rows[0]['job'])}")
     pictures = draw_sweep({group.setting: group.rows for group in groups}, folder, column=column)
     console.say(f"table    {folder / 'sweep.csv'}")
     if pictures:
         console.say(f"picture  {pictures[0]}")
+
+
+def have_seeds(groups: Sequence[Group]) -> bool:
+    """Whether a setting was run with several seeds."""
+    return any(len({row["settings"].get("seed") for row in group.rows}) > 1 for group in groups)
 
 
 def _title(rows: Sequence[Row], column: str) -> str:
@@ -66,35 +74,48 @@ def _heading(column: str) -> str:
     return column.replace("_", " ")
 
 
-def _table_of_jobs(rows: Sequence[Row], column: str) -> Table:
+def jobs_table(rows: Sequence[Row], column: str) -> Cells:
+    """Title, headings and cells of the table of jobs."""
     headings = {"rank": "right", "setting": "left", "status": "left"}
     wanted = dict.fromkeys([*([column] if column else []), *RESULTS[:4]])
     shown = [name for name in wanted if any(row[name] is not None for row in rows)][:3]
     cells = [
         [str(row["rank"] or "-"), row["setting"], row["status"], *(number(row[name]) for name in shown)] for row in rows
     ]
-    return table(_title(rows, column), headings | {_heading(name): "right" for name in shown}, cells)
+    return _title(rows, column), headings | {_heading(name): "right" for name in shown}, cells
 
 
 def _tables_of_groups(groups: Sequence[Group], column: str, console: Console) -> list[Table]:
     """The settings and how the best compares with each; in two tables where the terminal is too narrow for one."""
-    headings, cells, title = _settings(groups, column)
-    verdicts = against_the_best(groups, column)
-    if not verdicts:
+    title, headings, cells = groups_table(groups, column)
+    if BESIDE not in headings:
         return [table(title, headings, cells)]
-    beside = ["the best", *map(_against, verdicts)]
-    padded = [*beside, *[""] * (len(groups) - len(beside))]
-    whole = table(title, headings | {BESIDE: "left"}, [[*cell, text] for cell, text in zip(cells, padded, strict=True)])
+    whole = table(title, headings, cells)
     terminal = console.terminal
     wanted = terminal.measure(whole, options=terminal.options.update(width=ANY_WIDTH)).maximum
     if not terminal.is_terminal or wanted <= terminal.width:
         return [whole]
-    compared = [[cell[0], text] for cell, text in zip(cells[1:], beside[1:], strict=False)]
-    return [table(title, headings, cells), table("", {"rank": "right", BESIDE: "left"}, compared)]
+    narrow = {heading: side for heading, side in headings.items() if heading != BESIDE}
+    compared = [[cell[0], cell[-1]] for cell in cells[1:] if cell[-1]]
+    return [
+        table(title, narrow, [cell[:-1] for cell in cells]),
+        table("", {"rank": "right", BESIDE: "left"}, compared),
+    ]
 
 
-def _settings(groups: Sequence[Group], column: str) -> tuple[dict[str, str], list[list[str]], str]:
-    """Headings, cells and title of the table of groups."""
+def groups_table(groups: Sequence[Group], column: str) -> Cells:
+    """Title, headings and cells of the table of groups, the best beside each other one where they can be compared."""
+    title, headings, cells = _settings(groups, column)
+    verdicts = against_the_best(groups, column)
+    if not verdicts:
+        return title, headings, cells
+    beside = ["the best", *map(_against, verdicts)]
+    padded = [*beside, *[""] * (len(groups) - len(beside))]
+    return title, headings | {BESIDE: "left"}, [[*cell, text] for cell, text in zip(cells, padded, strict=True)]
+
+
+def _settings(groups: Sequence[Group], column: str) -> Cells:
+    """Title, headings and cells without the comparison."""
     rows = [row for group in groups for row in group.rows]
     wanted = [column, column.replace("val", "test")] if column else RESULTS[2:]
     shown = [name for name in wanted if any(group.values(name) for group in groups)]
@@ -103,7 +124,7 @@ def _settings(groups: Sequence[Group], column: str) -> tuple[dict[str, str], lis
         [str(group.rank or "-"), group.setting, _seeds(group), *(_spread(group, name) for name in shown)]
         for group in groups
     ]
-    return headings, cells, _title(rows, column) + (", mean ± standard deviation over seeds" if shown else "")
+    return _title(rows, column) + (", mean ± standard deviation over seeds" if shown else ""), headings, cells
 
 
 def _seeds(group: Group) -> str:
@@ -133,21 +154,21 @@ def _signed(value: Any) -> str:
     return f"+{number(value)}" if value >= 0 else number(value)
 
 
-def _say_causes(console: Console, rows: Sequence[Row]) -> None:
-    """Why jobs did not complete, apart from those that a search gave up on purpose."""
+def causes(rows: Sequence[Row]) -> list[str]:
+    """Why jobs did not complete, apart from those that a search gave up on purpose; a line each."""
     failed = [(row["setting"], row["cause"]) for row in rows if row["cause"] and row["status"] != "pruned"]
-    causes = [cause if cause.startswith(f"{setting}:") else f"{setting}: {cause}" for setting, cause in failed]
-    for line in causes[:MOST_CAUSES]:
-        console.say(line)
-    if len(causes) > MOST_CAUSES:
-        console.say(f"... and {len(causes) - MOST_CAUSES} more, named in sweep.csv")
+    told = [cause if cause.startswith(f"{setting}:") else f"{setting}: {cause}" for setting, cause in failed]
+    more = [f"... and {len(told) - MOST_CAUSES} more, named in sweep.csv"] if len(told) > MOST_CAUSES else []
+    return [*told[:MOST_CAUSES], *more]
 
 
-def _say_how_to_read(console: Console, verdicts: Sequence[Verdict]) -> None:
-    """What the figures of the table of groups are, and where they say less than they seem to."""
+def how_to_read(verdicts: Sequence[Verdict]) -> list[str]:
+    """What the figures of the table of groups are, and where they say less than they seem to; a line each."""
     tested = sum(verdict.p is not None for verdict in verdicts)
+    lines = []
     if tested:
         correction = f", p is Holm's over these {tested} pairs" if tested > 1 else ""
-        console.say(f"the best against each other: paired t on the seeds both completed{correction}")
+        lines.append(f"the best against each other: paired t on the seeds both completed{correction}")
     if tested > 1:
-        console.say("the best was picked by these same numbers, which favours it: confirm a close call with new seeds")
+        lines.append("the best was picked by these same numbers, which favours it: confirm a close call with new seeds")
+    return lines

@@ -18,6 +18,7 @@ EXAMPLES = """\
   dltrain lr-find model=resnet18 optim=adam      which learning rate?
   dltrain trainer=smoke device=cpu               prove in seconds that training works
   dltrain watch NAME                             the curves in the terminal while it trains
+  dltrain report NAME                            its page drawn anew: report.html
   dltrain runs 'val_accuracy>0.9'                what has been done, and what came of it
 """
 FLAGS = """\
