@@ -1,15 +1,19 @@
 """`trainer=ci`: what a run is good for is tried stage by stage, and what is wrong is named."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import run, summary, train
 
 from dltrain.cli import main
 from dltrain.verbs import _ci_training as training
+from dltrain.verbs._ci import STAGES as STAGES_OF
 
 STAGES = ["train", "data", "steps", "checkpoint", "resume", "eval", "predict", "export", "report"]
 
@@ -94,8 +98,43 @@ def test_a_stage_that_breaks_is_a_failed_one_and_the_others_go_on(monkeypatch):
     assert read(folder)["stages"][STAGES.index("predict")]["told"].startswith("failed: RuntimeError: ")
 
 
+def test_checks_that_were_killed_are_done_again(monkeypatch):
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dltrain.run.checkpoint.load", killed)
+        train("trainer=ci", "model=mlp", expected=130)
+    folder = Path("outputs/runs/run").resolve()
+    assert read(folder)["status"] == "under way"
+    assert summary(folder)["cause"] == "its checks were not finished"
+    (folder / ".ci").mkdir()
+    assert main(["resume", "run"]) == 0
+    assert read(folder)["status"] == summary(folder)["status"].replace("completed", "passed") == "passed"
+
+
+def test_without_an_earlier_checkpoint_resuming_cannot_be_tried():
+    folder = train("trainer=ci", "model=mlp", "trainer.epochs=1", expected=70)
+    assert "trainer.epochs must be 2 or more" in read(folder)["stages"][STAGES.index("resume")]["told"]
+
+
 def test_training_that_does_not_learn_ends_there():
     folder = train("trainer=ci", "model=mlp", "optim.lr=1e-30", expected=70)
     assert found(folder) == {"train": "failed"}
     assert "did not lower the loss" in read(folder)["stages"][0]["told"]
     assert summary(folder)["status"] == "failed"
+
+
+def test_the_workflow_for_github_is_one_and_its_commands_run(monkeypatch):
+    """Its actions exist outside of here; what it runs of dltrain is run, but for the slowest stage."""
+    monkeypatch.delitem(STAGES_OF, "export")
+    page = (Path(__file__).parents[1] / "docs/ci.md").read_text()
+    (workflow,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    steps = yaml.safe_load(workflow)["jobs"]["train"]["steps"]
+    lines = [step["run"] for step in steps if "run" in step]
+    (command,) = [shlex.split(line) for line in lines if line.startswith("dltrain ")]
+    assert f"```sh\n{shlex.join(command)}\n```" in page
+    assert main([*command[1:], "data.num_train=300", "data.num_test=50", "data.val_size=50", "device.threads=1"]) == 0
+    (kept,) = [step["with"]["path"] for step in steps if "with" in step and "path" in step["with"]]
+    assert {"ci.json", "report.html"} <= {path.name for path in Path(kept).iterdir()}
+    assert "pip install '.[export]'" in lines

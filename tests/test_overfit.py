@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import LITTLE, networks
-from mutants import MUTANTS, mutated
+from mutants import mutated
 from omegaconf import OmegaConf
 
 from dltrain.cli import main
@@ -108,9 +108,3 @@ def test_what_makes_no_sense_is_refused_in_a_line(words, message, capsys):
 @pytest.mark.parametrize("line", re.findall(r"^dltrain (?!-m)(.*?)(?:  #.*)?$", PAGE.read_text(), re.MULTILINE))
 def test_the_commands_of_the_page_run(line):
     assert main([*line.split(), *LITTLE]) == 0
-
-
-def test_the_page_tells_of_every_mistake_which_check_catches_it():
-    for name, mutant in MUTANTS.items():
-        smoke, overfit = ("caught" if check in mutant.caught_by else "" for check in ("smoke", "overfit"))
-        assert f"| `{name}` | {mutant.what} | {smoke} | {overfit} |" in PAGE.read_text()

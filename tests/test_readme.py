@@ -34,7 +34,7 @@ def on_little_data(words: list[str]) -> list[str]:
     """The same command on synthetic data for a few steps; its own choices of data stay."""
     chosen = {word.split("=")[0] for word in words if "=" in word}
     data = [] if "data" in chosen else [word for word in LITTLE if word.split("=")[0] not in chosen]
-    own = ("data.",) * ("data" in chosen) + ("trainer.",) * ("trainer=smoke" in words)
+    own = ("data.",) * ("data" in chosen) + ("trainer.",) * ("trainer=smoke" in words or "trainer=ci" in words)
     return [*words, *data, *(word for word in FEW if not word.startswith(own))]
 
 

@@ -1,5 +1,6 @@
 """`trainer=ci`: after training, everything else that a run is good for is tried, one stage after another."""
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from dltrain.run.console import Console
 from dltrain.run.folder import read_json, write_json
 from dltrain.verbs import _ci_training as training
 from dltrain.verbs import _ci_using as using
-from dltrain.verbs._ci_subject import CheckError, Subject
+from dltrain.verbs._ci_subject import SCRATCH, CheckError, Subject
 
 CHECK_FAILED = 70
 STAGES: dict[str, Callable[[Subject], str]] = {
@@ -38,20 +39,26 @@ def check_all(folder: Path, run: Run, composition: Composition, console: Console
     _keep(folder, results, over=code != 0)
     if code:
         return code
+    unfinished = {"status": "failed", "exit_code": CHECK_FAILED, "cause": "its checks were not finished"}
+    write_json(folder / "summary.json", {**summary, **unfinished})
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of checks that were killed
     subject = Subject(folder, run, composition)
     for name, check in STAGES.items():
         console.say(f"check {name}: {(result := _go_through(name, check, subject))['told']}")
         results.append(result)
         _keep(folder, results, over=name == [*STAGES][-1])
-    failed = [result["stage"] for result in results if result["status"] == "failed"]
-    if not failed:
-        console.say(f"check passed: {', '.join(result['stage'] for result in results)}")
-        return 0
-    cause = f"check failed: {', '.join(failed)}; {folder / 'ci.json'} says more"
-    console.say(cause)
-    write_json(folder / "summary.json", {**summary, "status": "failed", "exit_code": CHECK_FAILED, "cause": cause})
+    end = _end(folder, results)
+    console.say(end.get("cause") or f"check passed: {', '.join(result['stage'] for result in results)}")
+    write_json(folder / "summary.json", {**summary, **end})
     try_page(folder)  # one that cannot be drawn has failed a stage
-    return CHECK_FAILED
+    return CHECK_FAILED if end else 0
+
+
+def _end(folder: Path, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What failed stages make of a summary."""
+    failed = [result["stage"] for result in results if result["status"] == "failed"]
+    cause = f"check failed: {', '.join(failed)}; {folder / 'ci.json'} says more"
+    return {"status": "failed", "exit_code": CHECK_FAILED, "cause": cause} if failed else {}
 
 
 def _go_through(name: str, check: Callable[[Subject], str], subject: Subject) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dltrain.data.function import FunctionFacts
 from dltrain.trained import Trained, load
 from dltrain.verbs._evaluation import Outcome, Trial, prepare, score
 
+SCRATCH = ".ci"  # a folder within the run's, for as long as a stage lasts
 CLOSE = {"fp64": 1e-6, "fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}  # of outputs and losses, by precision
 
 

@@ -26,7 +26,7 @@ from dltrain.run.folder import read_json
 from dltrain.run.record import Row, read_rows
 from dltrain.train import fit
 from dltrain.verbs._checks import Watch
-from dltrain.verbs._ci_subject import Subject, near, require
+from dltrain.verbs._ci_subject import SCRATCH, Subject, near, require
 from dltrain.verbs._overfit import PLAIN, without_dropout
 from dltrain.verbs._start import go_on
 from dltrain.verbs._trial import OneEpoch, changed
@@ -120,7 +120,7 @@ def newest_checkpoint(subject: Subject) -> str:
 
 def resume(subject: Subject) -> str:
     """A run that goes on from an earlier checkpoint ends as the one that was not interrupted."""
-    twin = subject.folder / ".ci"
+    twin = subject.folder / SCRATCH
     try:
         step = _interrupted(subject.folder, twin)
         plain = container(subject.composition.config)
@@ -139,8 +139,10 @@ def resume(subject: Subject) -> str:
 
 def _interrupted(folder: Path, twin: Path) -> int:
     """Copy a run as if it had been interrupted after its last checkpoint but one; returns that one's step."""
-    shutil.copytree(folder, twin, ignore=shutil.ignore_patterns(".ci", ".lock", "summary.json", "evaluation-*"))
-    *_, before, newest = checkpoint.steps(twin / "checkpoints")
+    shutil.copytree(folder, twin, ignore=shutil.ignore_patterns(SCRATCH, ".lock", "summary.json", "evaluation-*"))
+    paths = checkpoint.steps(twin / "checkpoints")
+    require(len(paths) > 1, "there is no checkpoint before the last one: trainer.epochs must be 2 or more")
+    *_, before, newest = paths
     shutil.rmtree(newest)
     return checkpoint.number(before)
 

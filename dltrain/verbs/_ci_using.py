@@ -18,7 +18,7 @@ from dltrain.data.pictures import png
 from dltrain.export.formats import FORMATS
 from dltrain.report.run_page import draw_page
 from dltrain.run.record import measures, read_rows
-from dltrain.verbs._ci_subject import Subject, near, require
+from dltrain.verbs._ci_subject import SCRATCH, Subject, near, require
 from dltrain.verbs._exporting import examples_of
 from dltrain.verbs._exporting import export as write_export
 from dltrain.verbs._predict_pictures import predict_pictures
@@ -81,7 +81,7 @@ def export(subject: Subject) -> str:
 
 def _require_pictures(subject: Subject, images: np.ndarray, probabilities: np.ndarray) -> None:
     """Files of these pictures get the same answers."""
-    folder, told = subject.folder / ".ci", io.StringIO()
+    folder, told = subject.folder / SCRATCH, io.StringIO()
     folder.mkdir()
     try:
         for number, image in enumerate(images):
