@@ -32,14 +32,14 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(DRAW, lambda folder: None)  # which takes longer than all else here
+        patch.setattr(DRAW, lambda folder: [])  # which takes longer than all else here
         words = ("trainer.epochs=3", "trainer.ema=0.9", "augment=crop_flip", "device.precision=fp32", "optim.lr=0.002")
         return train("model=mlp", "trainer.keep=3", "trainer.checkpoint_every='1 epochs'", *words)
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(DRAW, lambda folder: None)
+    monkeypatch.setattr(DRAW, lambda folder: [])
 
 
 @pytest.fixture
@@ -235,6 +235,19 @@ def test_training_with_the_test_set_watched_leaves_what_the_last_weights_lead_to
     assert left["checkpoint"] == {"chosen": "last", "step": summary(folder)["steps"], "averaged": False}
     assert {key: left["metrics"][key] for key in ("loss", "accuracy")} == summary(folder)["test"]
     assert len(rows(folder, "test")) == left["looks"]["training"] == 2
+
+
+def test_the_page_shows_the_evaluation_of_now(first, capsys):
+    page = first / "report.html"
+    (first / "evaluation-test.json").unlink()
+    page.unlink()
+    evaluated(first, "--split", "val", end="val")
+    assert not page.exists(), "a run that has none gets none"
+    assert main(["report", str(first)]) == 0
+    assert "of the val part" in page.read_text()
+    evaluated(first)
+    assert f"wrote  {page}" in capsys.readouterr().out
+    assert "of the test part" in page.read_text()
 
 
 def test_a_run_under_way_can_be_evaluated(first):

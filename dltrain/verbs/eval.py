@@ -55,6 +55,10 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     show(found, folder.resolve().name)
     if failure:
         raise failure
+    if (folder / "report.html").is_file():  # which shows what was known before
+        from dltrain.report.run_page import draw_page
+
+        written.append(draw_page(folder))
     for path in written:
         print(f"wrote  {path}")
     return 0
