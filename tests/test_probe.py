@@ -68,7 +68,7 @@ def test_operations_are_those_of_forward_backward_and_update() -> None:
 
 def test_the_update_of_large_weights_takes_time() -> None:
     small, large = (nn.Sequential(nn.Flatten(), nn.Linear(128, width), nn.Linear(width, 3)) for width in (4, 40_000))
-    assert probed(engine("adam", large)).update_seconds > 5 * probed(engine("adam", small)).update_seconds > 0
+    assert probed(engine("adam", large)).update_seconds > 2 * probed(engine("adam", small)).update_seconds > 0
 
 
 def reads_a_number(loss: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ WRONG = [
     ("device=tpu", 78, r"\bcpu\b"),
     ("experiment=d2l_lent_bn", 78, r"d2l_lenet_bn"),
     ("logger=tensorbord", 78, r"\btensorboard"),
-    ("logger=wandb", 78, r"there are: tensorboard"),
+    ("logger=wand", 78, r"logger=wandb"),
     # groups
     ("modle=lenet", 78, r"\bmodel=lenet"),
     ("optimizer=adam", 78, r"\boptim=adam"),

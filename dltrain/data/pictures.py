@@ -68,20 +68,22 @@ def decode_all(
 ) -> Iterator[np.ndarray]:
     """The pictures of files, decoded by threads, in parts (n, C, side, side).
 
-    Those that cannot be decoded are black, and `failures` is told why.
+    Those that cannot be decoded are black, and `failures` is told why, in their order.
     """
 
-    def attempt(path: Path) -> np.ndarray:
+    def attempt(path: Path) -> np.ndarray | str:
         try:
             return decode(path, shape)
         except UnreadableError as error:
-            failures[path] = str(error)
-            return np.zeros(shape.array, np.uint8)
+            return str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(paths), PART):
             part = paths[first : first + PART]
-            yield np.ascontiguousarray([*pool.map(attempt, part)])
+            decoded = [*pool.map(attempt, part)]
+            failures |= {path: why for path, why in zip(part, decoded, strict=True) if isinstance(why, str)}
+            black = np.zeros(shape.array, np.uint8)
+            yield np.ascontiguousarray([black if isinstance(image, str) else image for image in decoded])
             if progress is not None:
                 progress(first + len(part), len(paths))
 
