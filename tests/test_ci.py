@@ -137,4 +137,4 @@ def test_the_workflow_for_github_is_one_and_its_commands_run(monkeypatch):
     assert main([*command[1:], "data.num_train=300", "data.num_test=50", "data.val_size=50", "device.threads=1"]) == 0
     (kept,) = [step["with"]["path"] for step in steps if "with" in step and "path" in step["with"]]
     assert {"ci.json", "report.html"} <= {path.name for path in Path(kept).iterdir()}
-    assert "pip install '.[export]'" in lines
+    assert "pip install -e '.[export]'" in lines

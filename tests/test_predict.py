@@ -81,6 +81,22 @@ def test_a_folder_is_read_as_a_whole_and_shown_in_a_table(trained, images, capsy
     assert [len(each["predictions"]) for each in lines(capsys)] == [10, 10, 10]
 
 
+def test_pictures_far_from_square_are_noticed_and_can_be_cropped(trained, images, capsys):
+    (image,) = images[5:6]
+    side = image.shape[-1]
+    Image.fromarray(image).save("square.png")
+    Image.fromarray(np.pad(image, ((0, 0), (side // 2, side // 2)))).save("wide.png")
+    assert main(["predict", trained, "square.png", "wide.png", "--json"]) == 0
+    told = capsys.readouterr()
+    square, wide = map(json.loads, told.out.splitlines())
+    assert "note: 1 of 2 pictures are far from square and squashed into one: try --fit crop" in told.err
+    assert main(["predict", trained, "wide.png", "--fit", "crop", "--json"]) == 0
+    told = capsys.readouterr()
+    assert "square" not in told.err
+    assert of(json.loads(told.out)) == pytest.approx(of(square), abs=1e-6)
+    assert of(wide) != pytest.approx(of(square), abs=1e-3)
+
+
 def test_dark_on_light_pictures_are_noticed_and_inverted(trained, images, capsys):
     Image.fromarray(images[5]).save("usual.png")
     Image.fromarray(255 - images[5]).save("inverted.png")

@@ -161,6 +161,15 @@ def test_settings_show_what_differs_and_the_command_makes_the_same_run(first):
     assert {**again, "name": "run"} == {**stored.read(first / "config.yaml").config}
 
 
+def test_a_check_is_said_to_be_no_result(first):
+    assert "is a check that" not in drawn(first).source
+    config = (first / "config.yaml").read_text()
+    (first / "config.yaml").write_text(config.replace("must_learn: false", "must_learn: true"))
+    stages = [{"stage": "train", "status": "passed"}, {"stage": "resume", "status": "failed"}]
+    (first / "ci.json").write_text(json.dumps({"stages": stages}))
+    assert "its accuracy says nothing. Stages: train passed, resume failed." in drawn(first).source
+
+
 def test_a_resumed_run_tells_the_defaults_of_all_its_parts(first):
     assert main(["resume", str(first), "trainer.epochs=3"]) == 0
     command, defaults = stored.origin((first / "config.yaml").read_text())

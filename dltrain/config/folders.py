@@ -6,6 +6,7 @@ from pathlib import Path
 
 ALIASES = {
     "gpu": "cuda", "half": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16", "ce": "cross_entropy",
+    "infer": "predict", "inference": "predict",
     "evaluate": "eval", "test": "eval", "list": "runs", "ls": "runs", "fit": "train",
 }  # fmt: skip
 SEVERAL = {"logger"}  # groups that take several choices at once, each a node of its name: logger=[a,b]

@@ -10,7 +10,7 @@ from dltrain.config.folders import ALIASES, conf_dir, groups, options
 SYNONYMS = {
     "optimizer": "optim", "optimiser": "optim", "scheduler": "schedule", "lr_scheduler": "schedule",
     "dataset": "data", "network": "model", "net": "model", "arch": "model", "criterion": "loss",
-    "learning_rate": "lr", "wd": "weight_decay", "num_epochs": "epochs", "bs": "batch_size",
+    "learning_rate": "lr", "wd": "weight_decay", "num_epochs": "epochs", "bs": "batch_size", "batch": "batch_size",
 }  # fmt: skip
 WHOLE = re.compile(r"[^\s=:]+=(?!=)(\S.*)?", re.DOTALL)
 TORN = re.compile(r"([+\w.-]+)\s*(?:==|=|:|\s)\s*(\S+)")

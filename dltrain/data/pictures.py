@@ -88,6 +88,14 @@ def decode_all(
                 progress(first + len(part), len(paths))
 
 
+def elongation(path: Path) -> float:
+    """How many times longer than wide a readable picture is, or wider than long."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return max(picture.size) / min(picture.size)
+
+
 def decode(path: Path, shape: Shape) -> np.ndarray:
     """The picture of a file, upright, uint8 (C, side, side). Raises UnreadableError."""
     from PIL import Image, ImageOps  # in the first run that reads pictures

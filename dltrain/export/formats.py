@@ -144,4 +144,4 @@ FORMATS = {
 def check_installed(name: str) -> None:
     """Raises ConfigError where packages that a format needs are missing."""
     if missing := [package for package in FORMATS[name].packages if find_spec(package) is None]:
-        raise ConfigError(f"--format {name} needs {' and '.join(missing)}: pip install 'dltrain[export]'")
+        raise ConfigError(f"--format {name} needs {' and '.join(missing)}: pip install {' '.join(missing)}")

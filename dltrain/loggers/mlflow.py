@@ -21,7 +21,7 @@ class mlflow:  # noqa: N801 (as it is chosen)
             import mlflow as package
             from mlflow import entities
         except ImportError as error:
-            raise ValueError("the package mlflow is not installed: pip install 'dltrain[mlflow]'") from error
+            raise ValueError("the package mlflow is not installed: pip install mlflow-skinny") from error
         self.entities: Any = entities
         self.client_class: Any = package.MlflowClient
         self.experiment, self.uri = experiment, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")

@@ -15,7 +15,7 @@ class tensorboard:  # noqa: N801 (as it is chosen)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError("the package tensorboard is not installed: pip install 'dltrain[tensorboard]'") from error
+            raise ValueError("the package tensorboard is not installed: pip install tensorboard") from error
         self.writer_class: Any = SummaryWriter
         self.writer: Any = None
         self.step = math.inf

@@ -30,7 +30,7 @@ class wandb:  # noqa: N801 (as it is chosen)
         try:
             import wandb as client
         except ImportError as error:
-            raise ValueError("the package wandb is not installed: pip install 'dltrain[wandb]'") from error
+            raise ValueError("the package wandb is not installed: pip install wandb") from error
         self.client: Any = client
         knows_a_key = _knows_a_key(client.Settings().base_url)
         mode = mode or os.environ.get("WANDB_MODE") or ("online" if knows_a_key else "offline")

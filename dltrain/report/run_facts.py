@@ -9,6 +9,7 @@ from typing import Any
 
 from dltrain.report.page import clipped, spaced
 from dltrain.run.console import number, quantity
+from dltrain.run.folder import read_json
 from dltrain.run.lock import held
 
 Row = dict[str, Any]
@@ -64,8 +65,18 @@ def status(sources: Sources) -> dict[str, str]:
         "diverged": "It ran away.",
     }
     cause = clipped(str(summary.get("cause") or ""))
-    told = [words.get(word, ""), cause and f"{cause[0].upper()}{cause[1:]}."]
+    told = [words.get(word, ""), cause and f"{cause[0].upper()}{cause[1:]}.", _checked(sources)]
     return {"word": word, "told": " ".join(filter(None, told)), "tone": TONES.get(word, "bad")}
+
+
+def _checked(sources: Sources) -> str:
+    """What a check of the code says, whose few steps make no result."""
+    if not (sources.config.get("trainer") or {}).get("must_learn"):
+        return ""
+    stages = (read_json(sources.folder / "ci.json") or {}).get("stages") or []
+    each = ", ".join(f"{stage['stage']} {stage['status']}" for stage in stages)
+    words = "It is a check that training works, and its accuracy says nothing."
+    return f"{words} Stages: {each}." if each else words
 
 
 def _reached(sources: Sources) -> str:
@@ -164,7 +175,10 @@ def repeat(sources: Sources) -> str | None:
     words = sources.origin.get("command")
     if words is None:
         return None
-    return shlex.join(["dltrain", *(str(word) for word in words if not str(word).startswith(NO_PART_OF_IT))])
+    kept = [str(word) for word in words if not str(word).startswith(NO_PART_OF_IT)]
+    keys = [word.partition("=")[0] for word in kept]
+    last = [word for place, word in enumerate(kept) if "=" not in word or keys[place] not in keys[place + 1 :]]
+    return shlex.join(["dltrain", *last])
 
 
 def speed(sources: Sources) -> list[tuple[str, str]]:

@@ -127,6 +127,9 @@ def find(name: str | Path, outputs_dir: str | Path = "outputs") -> Path:
             raise RunError(f"{folder} is a sweep: name one of its jobs, such as {name}/0", exit_code=78)
         if folder.name.isdigit() and (folder.parent / "sweep.jsonl").is_file():
             raise RunError(f"{folder} is no run: that job was refused or has not begun, or there is none", exit_code=78)
+    for folder in (Path(name), outputs / "runs" / name):
+        if (folder / "metrics.jsonl").is_file():
+            raise RunError(f"{folder} is damaged: its config.yaml is missing")
     where = f"{outputs / 'runs'} or {outputs / 'sweeps'}"
     known = [path.name for kind in ("runs", "sweeps") for path in (outputs / kind).glob("[!.]*")]
     near = difflib.get_close_matches(str(name), known, n=3)

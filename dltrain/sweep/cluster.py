@@ -132,7 +132,7 @@ def executor() -> Any:
     try:
         from submitit import AutoExecutor
     except ImportError as error:
-        raise ConfigError("hydra/launcher=submitit_slurm needs submitit: pip install 'dltrain[slurm]'") from error
+        raise ConfigError("hydra/launcher=submitit_slurm needs submitit: pip install submitit") from error
     return AutoExecutor
 
 

@@ -194,7 +194,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ConfigError("hydra/sweeper=optuna needs optuna: pip install 'dltrain[optuna]'") from error
+        raise ConfigError("hydra/sweeper=optuna needs optuna: pip install optuna") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -17,6 +17,7 @@ from dltrain.data.function import FunctionFacts
 from dltrain.data.pictures import png
 from dltrain.export.formats import FORMATS
 from dltrain.report.run_page import draw_page
+from dltrain.run import looks
 from dltrain.run.record import measures, read_rows
 from dltrain.verbs._ci_subject import SCRATCH, Subject, near, require
 from dltrain.verbs._exporting import examples_of
@@ -32,6 +33,8 @@ def evaluate(subject: Subject) -> str:
     rows = read_rows(subject.folder)
     if not subject.outcomes:
         return "left out: no data are held out"
+    if "test" in subject.outcomes:
+        looks.add(subject.folder, by="ci", split="test", step=subject.outcomes["test"][0].step)
     for split, (trial, outcome) in subject.outcomes.items():
         of_split = [row for row in rows if row["split"] == split]
         row = next((row for row in of_split if row["step"] == trial.step), of_split[-1])

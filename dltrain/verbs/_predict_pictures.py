@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from dltrain.data.pictures import PART, SUFFIXES, Shape, decode_all
+from dltrain.data.pictures import PART, SUFFIXES, Shape, decode_all, elongation
 from dltrain.data.preparation import Pixels
 from dltrain.trained import Trained
 from dltrain.verbs._listed import aligned, printable
@@ -18,14 +18,17 @@ from dltrain.verbs._listed import aligned, printable
 UNREADABLE, WHITE = 66, 255
 CLEARLY = 32  # grey levels by which the other way round must be nearer to the training pictures
 LONGEST = 40
+SQUASHED = 1.3  # times longer than wide, from which on a square shows something else
 
 
-def predict_pictures(trained: Trained, named: Sequence[Path], *, top: int, as_json: bool, invert: bool) -> int:
+def predict_pictures(
+    trained: Trained, named: Sequence[Path], *, top: int, as_json: bool, invert: bool, fit: str | None = None
+) -> int:
     """Print the most probable classes of each picture; what cannot be read is named at the end, and 66 returned."""
     failures: dict[Path, str] = {}
     paths = [path for each in named for path in _below(each, failures)]
-    shape = _shape(trained)
-    suspects = 0
+    shape = _shape(trained, fit)
+    suspects = elongated = 0
     for first in range(0, len(paths), PART):
         part = paths[first : first + PART]
         (images,) = decode_all(part, shape, failures)
@@ -34,11 +37,15 @@ def predict_pictures(trained: Trained, named: Sequence[Path], *, top: int, as_js
         rows = zip(part, images, trained.predict(images), strict=True)
         read = [(path, image, row) for path, image, row in rows if path not in failures]
         suspects += sum(_looks_inverted(image, trained) for _, image, _ in read)
+        elongated += shape.fit == "squash" and sum(elongation(path) > SQUASHED for path, _, _ in read)
         told = [Named.of(path, row, trained.class_names, top=top) for path, _, row in read]
         _show(told, as_json=as_json)
     if suspects:
         which = "the picture looks" if len(paths) == 1 else f"{suspects} of {len(paths)} pictures look"
         _say(f"note: {which} inverted beside the training pictures: {_advice(invert)}")
+    if elongated:
+        which = "the picture is" if len(paths) == 1 else f"{elongated} of {len(paths)} pictures are"
+        _say(f"note: {which} far from square and squashed into one: try --fit crop, or cut it around what it shows")
     for path, why in failures.items():
         _say(f"dltrain: {path}: {why}")
     return UNREADABLE if failures else 0
@@ -71,12 +78,13 @@ def _below(path: Path, failures: dict[Path, str]) -> Iterator[Path]:
         failures[path] = "no such file"
 
 
-def _shape(trained: Trained) -> Shape:
+def _shape(trained: Trained, fit: str | None) -> Shape:
     """That of the images which the preparation was made for; older runs know only that of the model's."""
     pixels = trained.preparation
     assert isinstance(pixels, Pixels)
     side = pixels.stored_size or (pixels.mean.shape[-1] if pixels.mean.shape[-1] > 1 else pixels.image_size)
-    return Shape(trained.facts["in_channels"], side, OmegaConf.select(trained.config, "data.fit", default="squash"))
+    own = OmegaConf.select(trained.config, "data.fit", default="squash")
+    return Shape(trained.facts["in_channels"], side, fit or own)
 
 
 def _looks_inverted(image: np.ndarray, trained: Trained) -> bool:

@@ -41,7 +41,7 @@ FLAGS_OF = {
     "runs": ("--sort", "--jobs", "--json", "--prune", "--yes"), "diff": ("--json",), "resume": ("--allow-changes",),
     "eval": ("--split", "--data", "--checkpoint", "--device"),
     "export": ("--format", "--checkpoint", "--tolerance", "--data"),
-    "predict": ("--top", "--json", "--invert", "--prompt", "--length", "--temperature", "--seed"),
+    "predict": ("--top", "--json", "--invert", "--fit", "--prompt", "--length", "--temperature", "--seed"),
     "inspect": ("--parameter", "--folder"), "watch": ("--once",),
     "lr-find": ("--from", "--to", "--steps", "--config-dir"),
     "overfit": ("--steps", "--config-dir"), "replay": ("--to", "--device", "--check"),

@@ -24,6 +24,8 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     """Show what a run is worth on a split, and write it beside the run. The run may be under way."""
     data = [word for word in flags.data if "=" in word]
     names, outputs = outputs_of([*words, *(word for word in flags.data if "=" not in word)])
+    if stray := [name for name in names if name.startswith("data") and "=" in name]:
+        raise UsageError(f"{stray[0]}: other data are given as --data {' '.join(stray)}")
     if len(names) != 1:
         raise UsageError("dltrain eval takes one run, a path or a name, such as dltrain eval first --split val")
     if flags.checkpoint not in ("best", "last") and not flags.checkpoint.isdecimal():
@@ -55,13 +57,16 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     show(found, folder.resolve().name)
     if failure:
         raise failure
-    if (folder / "report.html").is_file():  # which shows what was known before
-        from dltrain.report.run_page import draw_page
-
-        written.append(draw_page(folder))
-    for path in written:
+    for path in [*written, *_page(folder)]:
         print(f"wrote  {path}")
     return 0
+
+
+def _page(folder: Path) -> list[Path]:
+    """Draw the run's page anew where there is one, which shows what was known before."""
+    from dltrain.report.run_page import draw_page
+
+    return [draw_page(folder)] if (folder / "report.html").is_file() else []
 
 
 def _looks(folder: Path, trial: Any) -> dict[str, int] | None:

@@ -17,6 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--invert", action="store_true")
+    parser.add_argument("--fit", choices=("squash", "crop"))
     parser.add_argument("--prompt")
     parser.add_argument("--length", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=1.0)
@@ -48,7 +49,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     from dltrain.verbs._predict_pictures import predict_pictures
 
     return predict_pictures(
-        trained, [Path(path) for path in paths], top=flags.top, as_json=flags.json, invert=flags.invert
+        trained, [Path(each) for each in paths], top=flags.top, as_json=flags.json, invert=flags.invert, fit=flags.fit
     )
 
 
