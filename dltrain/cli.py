@@ -101,30 +101,32 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--debug", action="store_true")
     if hasattr(module, "add_flags"):
         module.add_flags(parser)
-    flags, words = _split(parser, rest)
+    flags, words = _split(parser, rest, verb)
     code: int = module.main(words, flags)
     return code
 
 
-def _split(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def _split(parser: Parser, arguments: list[str], verb: str) -> tuple[argparse.Namespace, list[str]]:
     """Flags and words, in any order; `flags.arguments` are both as they were written, for Hydra."""
     flags, words = parser.parse_known_args(arguments)
     for place, word in enumerate(words):
         if word.startswith("-"):
-            raise UsageError(f"unknown flag {word}{_meant_flag(word, words[place + 1 : place + 2], parser)}")
+            raise UsageError(f"unknown flag {word}{_meant_flag(word, words[place + 1 : place + 2], parser, verb)}")
     flags.arguments = [word for word in arguments if word != "--debug"]
     return flags, words
 
 
-def _meant_flag(flag: str, following: list[str], parser: Parser) -> str:
+def _meant_flag(flag: str, following: list[str], parser: Parser, verb: str) -> str:
     """What an unknown flag may be: another flag, a verb, or an override, as `--lr 0.1` is optim.lr=0.1."""
     from dltrain.config.meant import meant_keys, meant_option
-    from dltrain.verbs.completion import known_keys
+    from dltrain.verbs.completion import OVERRIDABLE, RUN_VERBS, known_keys
 
     name, equals, value = flag.partition("=")
     flags = [each for each in (*parser._option_string_actions, *ANYWHERE) if each.startswith("--")]
     if near := difflib.get_close_matches(name, flags, n=1, cutoff=0.8):
         return f": did you mean {near[0]}?"
+    if verb in RUN_VERBS - OVERRIDABLE:
+        return f": dltrain {verb} takes {', '.join(each for each in flags if each not in ANYWHERE) or 'none'}"
     key, given = name.lstrip("-"), [value] if equals else [word for word in following if "=" not in word]
     if key in verbs():
         return f": did you mean dltrain {' '.join([key, *given])}?"

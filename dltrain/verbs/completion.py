@@ -35,6 +35,7 @@ complete -c dltrain -f -a '(COMP_LINE=(commandline -cp) dltrain completion query
 """,
 }
 RUN_VERBS = {"resume", "eval", "predict", "export", "report", "watch", "inspect", "replay", "diff"}
+OVERRIDABLE = {"resume", "inspect"}  # of these, those that take overrides, too
 ACTIONS = {"data": ["fetch", "check"], "completion": [*SCRIPTS], "help": [*verbs()]}
 FLAGS = ("--multirun", "--cfg", "--config-dir", "--debug", "--help", "--version", "--hydra-help")
 FLAGS_OF = {
