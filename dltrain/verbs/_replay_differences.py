@@ -10,11 +10,18 @@ from dltrain.config import stored
 from dltrain.config.plain import settings
 from dltrain.config.tree import container, leaves, spoken
 from dltrain.run import checkpoint
+from dltrain.run.environment import INITIAL_WEIGHTS
 from dltrain.run.folder import read_json
 from dltrain.verbs._execution import execution
 from dltrain.verbs._start import surroundings
 
 NO_CAUSE = ("command", "git.changed", "git.diff")  # of which git.diff_sha256 tells
+SHAPING = ("data_fingerprint", INITIAL_WEIGHTS)
+NAMES = {
+    "data_fingerprint": "data: the fingerprint",
+    INITIAL_WEIGHTS: "the weights that it began with",
+    "git.diff_sha256": "uncommitted changes",
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,12 @@ def _text(value: Any) -> str:
 def find_differences(folder: Path, run: Run) -> tuple[list[Difference], list[str]]:
     """The differences that the folder of a run knows of, and what it cannot tell."""
     state, environment = _newest_state(folder), read_json(folder / "environment.json")
+    began = run.initial_weights_sha256 and INITIAL_WEIGHTS not in (environment or {})
     summary = read_json(folder / "summary.json") or {}
     unknown = {
         "whether config.yaml was edited: there is no checkpoint with the configuration": state is None,
         "versions and machine: there is no environment.json": environment is None,
+        "the weights that it began with: there is no digest of them": bool(began),
         "the weights: there is no summary.json with their digest": "weights_sha256" not in summary,
     }
     found = list(_of_config(folder, run, state["config"]) if state else ())
@@ -86,8 +95,7 @@ def _otherwise(now: dict[str, Any], parts: Iterable[dict[str, Any]]) -> Iterator
         values = [part[key] for part in parts if key in part]
         if any(each != value for each in values):
             then = values[0] if len(values) == 1 else " and ".join(dict.fromkeys(map(_text, values)))
-            what = {"data_fingerprint": "data: the fingerprint", "git.diff_sha256": "uncommitted changes"}.get(key, key)
-            yield Difference(what, then, value, shapes=key == "data_fingerprint")
+            yield Difference(NAMES.get(key, key), then, value, shapes=key in SHAPING)
 
 
 def _of_lineage(lineage: Iterable[dict[str, Any]]) -> Iterator[Difference]:
