@@ -1,5 +1,7 @@
 """Folders of pictures: what is found, decoded, refused and kept, and the notes' eleven classes."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,10 +12,12 @@ from PIL import Image
 
 import dltrain
 from dltrain.build import build
+from dltrain.cli import main
 from dltrain.config.compose import compose
 from dltrain.data import image_folder, pictures
 from dltrain.data.dataset import DataError
 from dltrain.data.pictures import Shape, UnreadableError, decode
+from dltrain.run import looks
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +138,46 @@ def test_pictures_are_decoded_once_and_again_when_a_file_changes(tmp_path, cache
     assert changed.fingerprint() != before
 
 
+def test_the_fingerprint_is_of_what_the_pictures_show(tmp_path, cache):
+    root = folder(tmp_path / "few")
+
+    def fingerprint(place=root, **how):
+        return image_folder(root=str(place), image_size=16, **how).fingerprint()
+
+    before = fingerprint()
+    kept = [path for path in cache.iterdir() if path.suffix == ".sha256"]
+    assert [path.read_text() for path in kept] == [before]
+    path = root / "val" / "1" / "3.png"
+    path.touch()
+    assert fingerprint() == before, "touched"
+    assert fingerprint(shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)) == before, "copied"
+    shutil.rmtree(cache)
+    assert fingerprint(cache=False) == before, "decoded without being kept"
+
+    picture(path, compress_level=0)
+    status, first = path.stat(), fingerprint()
+    picture(path, colour=(200, 30, 61), compress_level=0)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert fingerprint() not in (first, before), "changed, its time set back"
+    before = fingerprint()
+    (root / "test" / "1" / "0.png").rename(root / "test" / "0" / "9.png")
+    assert fingerprint() != before, "in another class"
+
+
+def test_eval_knows_a_copy_of_the_pictures(tmp_path, capsys):
+    root = folder(tmp_path / "few")
+    words = ["data=image_folder", f"data.root={root}", "data.image_size=28", "device=cpu", "data.batch_size=4"]
+    made = run(*words, "model=mlp", "trainer.epochs=1")
+    shutil.move(root, tmp_path / "away")
+    shutil.copytree(tmp_path / "away", root, copy_function=shutil.copyfile)
+    capsys.readouterr()
+    assert main(["eval", str(made)]) == 0
+    assert "these are not the data" not in capsys.readouterr().out
+    assert json.loads((made / "evaluation-test.json").read_text())["data"]["same"]
+    assert looks.count(made) == {"training": 1, "after": 1}
+
+
 def test_undecoded_pictures_are_the_same_ones(tmp_path, cache):
     root = str(folder(tmp_path / "few"))
     kept, read = (image_folder(root=root, image_size=16, cache=cached).load() for cached in (True, False))
@@ -155,6 +199,9 @@ def test_pictures_that_cannot_be_read_are_named_or_skipped(tmp_path):
     parts = data.load()
     assert parts["train"].targets.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert min(parts["train"].inputs[:].mean((1, 2, 3))) > 20, "no black picture is left"
+    moved = image_folder(root=str(root.rename(tmp_path / "moved")), image_size=16, corrupt="skip")
+    assert moved.facts().num_examples == {"train": 7, "test": 7}, "in the cache by another root"
+    assert moved.fingerprint() == data.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Weights of another run or of a file to begin with, and parameters that stay as they are."""
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 
@@ -150,3 +151,18 @@ def test_the_same_key_serves_a_network_of_ours():
     torch.save(models.lenet(in_channels=1, image_size=28, num_classes=10).state_dict(), "own.pt")
     model = begun("model.weights=own.pt", "init=constant").model
     assert model.conv1[0].weight.std() > 0
+
+
+def test_a_replay_names_other_weights_to_begin_with(first, capsys):
+    save_file(weights(first), "given.safetensors")
+    folder = train(*LENET, f"model.weights={Path('given.safetensors').resolve()}", name="second")
+    assert main(["resume", "second", "trainer.epochs=2"]) == 0, "and the second part keeps what the first was given"
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["initial_weights_sha256"] == summary(first)["weights_sha256"]
+    assert "earlier" not in environment
+    save_file({name: value + (value.ndim > 1) for name, value in weights(first).items()}, "given.safetensors")
+    capsys.readouterr()
+    assert main(["replay", "second"]) == 70
+    said = capsys.readouterr().out
+    assert "differs: the weights that it began with: " in said
+    assert said.splitlines()[-1].startswith("different: because of the weights that it began with: ")

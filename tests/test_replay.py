@@ -13,6 +13,7 @@ from helpers import LITTLE, summary
 import dltrain
 from dltrain.cli import main
 from dltrain.run.record import FILE
+from dltrain.verbs._replay_differences import _of_part
 from dltrain.verbs._replay_verdict import DIFFERENT, IDENTICAL, NOISE, Outcome, judge
 
 AIRFOIL = Path(__file__).parent / "data/airfoil_self_noise.dat"
@@ -106,6 +107,17 @@ def test_one_version_is_named(first, capsys, monkeypatch):
     assert replay(capsys, "first", expected=0).splitlines()[-1].startswith("identical: ")
 
 
+def test_only_what_is_known_is_said_to_be_as_it_was(first, capsys):
+    def same() -> str:
+        return replay(capsys, "first", "--check", expected=0).strip().splitlines()[-1]
+
+    assert re.fullmatch(r"nothing known differs; as it was: configuration, data, (code, )?versions, machine", same())
+    (first / "environment.json").unlink()
+    assert same() == "nothing known differs; as it was: configuration, data"
+    shutil.rmtree(first / "checkpoints")
+    assert same() == "nothing is known of then"
+
+
 def test_another_number_of_threads_is_noise(capsys):
     assert main([*LITTLE, "device.threads=1", "device.precision=fp32", "trainer.epochs=2", "name=first"]) == 0
     edit(FIRST / "config.yaml", "threads: 1", "threads: 2")
@@ -121,8 +133,10 @@ def test_another_number_of_threads_is_noise(capsys):
 def test_a_resumed_run_and_an_interrupted_one_are_replayed_as_far_as_they_went(capsys):
     assert main([*RUN, "model.hidden_sizes=[8]", "trainer.epochs=2", "name=first"]) == 0
     assert main(["resume", "first", "trainer.epochs=3"]) == 0
+    said = replay(capsys, "first", "--check", expected=0)
+    assert "note: resumed at step 10: trainer.epochs: 3 now, 2 then, which has shaped no step" in said
     said = replay(capsys, "first", expected=0)
-    assert "differs: resumed at step 10: trainer.epochs: 3 now, 2 then" in said
+    assert "differs: " not in said
     assert said.splitlines()[-1].startswith("identical: ")
 
     lines = (FIRST / FILE).read_bytes().splitlines(keepends=True)
@@ -143,6 +157,15 @@ def test_the_commands_of_its_page_run(first, capsys):
     assert len(lines) == 3
     for line in lines:
         replay(capsys, *line.split()[1:], expected=0)
+
+
+def test_a_free_change_that_altered_bits_is_a_difference():
+    part = {"step": 10, "changes": {"trainer.epochs": [2, 3]}}
+    assert [free for exact in (True, False) for _, free in _of_part({**part, "bit_exact": exact})] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def row(split: str, step: int, loss: float, accuracy: float, lr: float | None = None) -> dict:

@@ -40,6 +40,7 @@ class Run:
     batches: dict[str, Batches]
     preparation: Preparation
     data_fingerprint: str
+    initial_weights_sha256: str | None
     notes: list[str]
 
     @property
@@ -64,7 +65,7 @@ def build(config: DictConfig, *, restored: bool = False) -> Run:
     _check_loss(config, served)
 
     model = make_model(config, served)
-    beginning = begin(model, config, restored=restored)
+    beginning, initial_weights_sha256 = begin(model, config, restored=restored)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
     precision = Precision(_precision(config, device, supply, model), device)
     best = best_memory_format(model, device, precision=precision.name)
@@ -84,6 +85,7 @@ def build(config: DictConfig, *, restored: bool = False) -> Run:
         batches=batches,
         preparation=preparation,
         data_fingerprint=supply.dataset.fingerprint(),
+        initial_weights_sha256=initial_weights_sha256,
         notes=[*beginning, *_notes(config, trainer, engine, supply.facts)],
     )
 

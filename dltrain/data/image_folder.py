@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from .dataset import DataError, Dataset, Examples, Progress, cache_folder
 from .facts import ImageFacts, natural_order
 from .files import replacing
-from .pictures import FITS, SUFFIXES, Pictures, Shape, decode_all
+from .pictures import FITS, SUFFIXES, Pictures, Shape, decode_all, in_parts
 from .stored import Chosen
 
 __all__ = ["image_folder"]
@@ -174,18 +175,30 @@ class ImageFolder(Dataset):
         return examples
 
     def fingerprint(self) -> str:
-        return self._identity
+        """SHA-256 (hex) of the decoded pictures in their order, with labels and classes; kept in the cache folder."""
+        kept = self._entry.with_suffix(".sha256")
+        if kept.is_file():
+            return kept.read_text()
+        sha256 = hashlib.sha256(repr(self.listing.classes).encode())
+        for part, examples in self.load().items():
+            sha256.update(repr((part, examples.inputs.shape, examples.targets.tolist())).encode())
+            for images in in_parts(examples.inputs):
+                sha256.update(images.data)
+        with suppress(OSError), replacing(kept) as file:  # where nothing can be kept, it is computed each time
+            file.write(sha256.hexdigest().encode())
+        return sha256.hexdigest()
 
     @cached_property
-    def _identity(self) -> str:
-        """Of names, sizes and times of the files, and of what is made of them."""
+    def _entry(self) -> Path:
+        """In the cache, by names, sizes and times of the files and by what is made of them; no ending yet."""
         sha256 = hashlib.sha256(repr((self.shape, self.listing.by_prefix)).encode())
         for part, files in self.listing.files.items():
             for path, name in files:
                 status = path.stat()
+                times = status.st_mtime_ns, status.st_ctime_ns  # the first can be set back, the second cannot
                 where = path.relative_to(self.listing.root)
-                sha256.update(repr((part, str(where), name, status.st_size, status.st_mtime_ns)).encode())
-        return sha256.hexdigest()
+                sha256.update(repr((part, str(where), name, status.st_size, times)).encode())
+        return cache_folder("pictures") / sha256.hexdigest()
 
     def _left_out(self) -> str:
         bad = self._decoded[1] if self.skips else {}
@@ -200,14 +213,14 @@ class ImageFolder(Dataset):
     @cached_property
     def _decoded(self) -> tuple[np.ndarray, dict[Path, str]]:
         """All pictures in the listing's order, and why some could not be decoded; from the cache where they are."""
-        paths = [path for files in self.listing.files.values() for path, _ in files]
-        stem = cache_folder("pictures") / self._identity
-        images, notes = stem.with_suffix(".npy"), stem.with_suffix(".json")
+        root, paths = self.listing.root, [path for files in self.listing.files.values() for path, _ in files]
+        images, notes, sha256 = (self._entry.with_suffix(suffix) for suffix in (".npy", ".json", ".sha256"))
         if not notes.is_file():
             bad = self._decode(paths, images)
+            sha256.unlink(missing_ok=True)
             with replacing(notes) as file:
-                file.write(json.dumps({str(path): why for path, why in bad.items()}).encode())
-        bad = {Path(path): why for path, why in json.loads(notes.read_text()).items()}
+                file.write(json.dumps({str(path.relative_to(root)): why for path, why in bad.items()}).encode())
+        bad = {root / path: why for path, why in json.loads(notes.read_text()).items()}
         if bad and not self.skips:
             raise DataError(f"{len(bad)} of {len(paths)} pictures cannot be read: {_named(bad)}; see data.corrupt=skip")
         return np.load(images, mmap_mode="r"), bad

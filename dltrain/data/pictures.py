@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .dataset import DataError, Progress
+from .stored import Rows
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MOST_PIXELS = 100_000_000  # above which a small file that asks for so much memory is taken for an attack
@@ -94,6 +95,19 @@ def elongation(path: Path) -> float:
 
     with Image.open(path) as picture:
         return max(picture.size) / min(picture.size)
+
+
+def in_parts(images: np.ndarray | Rows) -> Iterator[np.ndarray]:
+    """Pictures one after another, in contiguous parts (n, C, side, side). Raises DataError where one is unreadable."""
+    if not isinstance(images, Pictures):
+        for first in range(0, len(images), PART):
+            yield np.ascontiguousarray(images[first : first + PART])
+        return
+    failures: dict[Path, str] = {}
+    for part in decode_all(images.paths, images.picture_shape, failures):
+        for path, why in failures.items():
+            raise DataError(f"{path}: {why}")
+        yield part
 
 
 def decode(path: Path, shape: Shape) -> np.ndarray:

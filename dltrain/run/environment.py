@@ -17,6 +17,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CODE = ("dltrain", "conf")
 MOST_DIFF = 200_000
 IMPORTED = time.time()
+INITIAL_WEIGHTS = "initial_weights_sha256"
 
 
 def environment(**facts: Any) -> dict[str, Any]:
@@ -32,9 +33,14 @@ def environment(**facts: Any) -> dict[str, Any]:
 
 
 def with_earlier(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
-    """The environment of now, and under `earlier` those of a run's earlier parts, where they differ from the next."""
+    """The environment of now, and under `earlier` those of a run's earlier parts, where they differ from the next.
+
+    What the run began with stays: a part that goes on from a checkpoint does not read it.
+    """
     if before is None:
         return now
+    if INITIAL_WEIGHTS in before:
+        now = {INITIAL_WEIGHTS: before[INITIAL_WEIGHTS], **now}
     earlier = before.pop("earlier", [])
     if {**before, "command": None} != {**now, "command": None}:
         earlier = [*earlier, before]

@@ -81,11 +81,11 @@ def _named(target: np.ndarray, names: Sequence[str]) -> str:
 def steps(subject: Subject) -> str:
     """Steps follow the gradient of their batch's mean loss and move all that trains; evaluating changes nothing.
 
-    Of a run of its own, without what would make these numbers others: augmentation, decay, dropout.
+    Of a run of its own, without what would make these numbers others: augmentation, decay, dropout, clipping.
     """
     if isinstance(subject.run.facts, FunctionFacts):
         return "left out: a point on a landscape is no network"
-    plain, _ = changed(subject.composition, PLAIN)
+    plain, _ = changed(subject.composition, {**PLAIN, "trainer.clip_norm": None, "trainer.clip_value": None})
     run = build(plain.config)
     batches = run.batches["train"]
     try:

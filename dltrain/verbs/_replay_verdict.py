@@ -140,7 +140,7 @@ def _beyond_noise(
     because = (
         f"perhaps because of {causes}"
         if causes
-        else "nothing known differs: the cause is outside of config, data and versions"
+        else "nothing known differs: the cause is outside of what the folder knows"
     )
     if any(each["key"] == "row" for each in apart):
         return f"not the same rows; {because}"

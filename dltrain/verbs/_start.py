@@ -20,7 +20,7 @@ from dltrain.loggers.several import Loggers
 from dltrain.models.summary import summarize
 from dltrain.run import looks, recovery
 from dltrain.run.console import Console
-from dltrain.run.environment import environment, with_earlier
+from dltrain.run.environment import INITIAL_WEIGHTS, environment, with_earlier
 from dltrain.run.folder import RunError, create, default_name, read_json, replacing, write_json, writing
 from dltrain.run.lock import Lock
 from dltrain.verbs._continuation import Continuation, continuation
@@ -130,6 +130,8 @@ def train_in(
 def surroundings(run: Run) -> dict[str, Any]:
     """What environment.json says of a run."""
     facts = {"device": describe(run.engine.device), "threads": threads(), "data_fingerprint": run.data_fingerprint}
+    if run.initial_weights_sha256:
+        facts[INITIAL_WEIGHTS] = run.initial_weights_sha256
     as_read_back: dict[str, Any] = json.loads(json.dumps(environment(**facts)))
     return as_read_back
 

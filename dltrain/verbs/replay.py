@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dltrain.build import Run
     from dltrain.config.compose import Composition
     from dltrain.loggers.several import Loggers
-    from dltrain.verbs._replay_differences import Difference
+    from dltrain.verbs._replay_differences import Comparison
     from dltrain.verbs._replay_verdict import Outcome, Verdict
 
 CHECK_FAILED, INTERRUPTED = 70, (130, 143)
@@ -42,7 +42,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
 
     from dltrain.build import build
     from dltrain.config import stored
-    from dltrain.verbs._replay_differences import find_differences
+    from dltrain.verbs._replay_differences import compare
     from dltrain.verbs._replay_verdict import judge
     from dltrain.verbs._start import sinks_of
 
@@ -51,17 +51,17 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     then, until = _recorded(folder)
     sinks = sinks_of(composition.config)
     run = build(composition.config)
-    differences, unknown = find_differences(folder, run)
-    _say(folder, differences, unknown)
+    comparison = compare(folder, run)
+    _say(folder, comparison)
     if flags.check:
-        return CHECK_FAILED if differences else 0
+        return CHECK_FAILED if comparison.differences else 0
     replayed, code = _train(run, composition, sinks, target, until=until, numbered=flags.to is None)
     if code in INTERRUPTED:
         return code
     examples = {split: batches.num_examples for split, batches in run.batches.items()}
-    verdict = judge(then, _outcome(replayed), differences, num_examples=examples, until=until)
-    told = {"differences": [vars(each) for each in differences], "unknown": unknown}
-    write_json(replayed / "replay.json", {"of": str(folder.resolve()), "until": until, **told, **verdict.content()})
+    verdict = judge(then, _outcome(replayed), comparison.differences, num_examples=examples, until=until)
+    told = {"of": str(folder.resolve()), "until": until, **asdict(comparison), **verdict.content()}
+    write_json(replayed / "replay.json", told)
     _tell(verdict, replayed)
     return verdict.exit_code
 
@@ -107,15 +107,18 @@ def _train(
         return folder, train_in(folder, run, composition, sinks, until=until)
 
 
-def _say(folder: Path, differences: Sequence["Difference"], unknown: Sequence[str]) -> None:
+def _say(folder: Path, comparison: "Comparison") -> None:
     """What is known before the first step."""
     print(f"replay of {folder}")
-    for difference in differences:
+    for difference in comparison.differences:
         print(printable(f"differs: {difference}"))
-    for what in unknown:
+    for note in comparison.notes:
+        print(printable(f"note: {note}"))
+    for what in comparison.unknown:
         print(f"not known: {what}")
-    if not differences:
-        print("nothing known differs: configuration, data, code, versions and machine are as they were")
+    if not comparison.differences:
+        same = ", ".join(comparison.known)
+        print(f"nothing known differs; as it was: {same}" if same else "nothing is known of then")
     print(flush=True)
 
 
