@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +78,19 @@ def _digest(image: Tensor) -> float:
     return round(float((image * torch.arange(image.numel()).view_as(image)).sum()), 3)
 
 
-def main() -> None:
-    """Do every case on the ranks that the variables of torchrun tell of; the first writes to the path given."""
+def be(rank: int, size: int, port: str) -> None:
+    """Be one of the processes that torchrun starts, as its variables say."""
+    several = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in several.items()}, MASTER_ADDR="127.0.0.1")
+
+
+def main(rank: int, size: int, port: str, path: Path) -> None:
+    """Do every case on a rank; the first one writes what came of them."""
+    be(rank, size, port)
     torch.set_num_threads(1)
     with joined(torch.device("cpu")) as ranks:
         found: dict[str, Any] = {case: steps(ranks, case) for case in CASES}
         if ranks.size > 1:
             found |= {"poisoned": ranks.gather(poisoned(ranks)), "statistics": statistics(ranks)}
         if ranks.leads:
-            Path(sys.argv[1]).write_text(json.dumps(found))
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+            path.write_text(json.dumps(found))

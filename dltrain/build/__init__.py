@@ -10,7 +10,7 @@ from torch import nn
 
 from dltrain import initializers, losses, metrics, models, optim, schedules
 from dltrain.build.beginning import begin
-from dltrain.build.ranks import check_ranks
+from dltrain.build.ranks import check_ranks, set_up
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
 from dltrain.components import find, make, worded
@@ -21,7 +21,7 @@ from dltrain.data.dataset import cache_folder
 from dltrain.data.facts import Facts, Served
 from dltrain.data.preparation import Preparation
 from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, fastest, searches, select, why_eager
-from dltrain.engine.device import best_memory_format, compile_model, configure
+from dltrain.engine.device import best_memory_format, compile_model
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -58,8 +58,8 @@ def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = N
     """
     trainer = schema.Trainer(**config.trainer)
     device = select(config.device.name)
-    configure(device, **{key: config.device[key] for key in ("threads", "tf32", "deterministic")})
     ranks = ranks or Ranks()
+    set_up(device, config.device, ranks)
     supply = Supply(config, trainer, ranks)
     served = supply.served
     schedule = make(schedules, config.schedule)

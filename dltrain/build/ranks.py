@@ -1,10 +1,17 @@
-"""What several ranks cannot do together."""
+"""What several ranks cannot do together, and what each has of the machine."""
 
 import torch
 from omegaconf import DictConfig
 
 from dltrain.config.errors import ConfigError
 from dltrain.engine import Ranks, searches
+from dltrain.engine.device import configure
+
+
+def set_up(device: torch.device, node: DictConfig, ranks: Ranks) -> None:
+    """Set what `device` says for the whole process; where it names no threads, ranks have a part of them each."""
+    threads = ranks.threads() if node.threads is None else node.threads
+    configure(device, threads=threads, tf32=node.tf32, deterministic=node.deterministic)
 
 
 def check_ranks(config: DictConfig, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:

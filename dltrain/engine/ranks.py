@@ -43,6 +43,13 @@ class Ranks:
         """What the draws of this rank depend on besides seed and step; nothing for the first one."""
         return (self.rank,) * (self.rank > 0)
 
+    def threads(self) -> int | None:
+        """This one's part of the machine's processors; None, which is torch's choice, alone."""
+        if self.size == 1:
+            return None
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
+
     def share(self, first: int, last: int, *, least: int = FEWEST) -> tuple[int, int]:
         """Of the examples from first to last (exclusive) those of this rank, or all where a share is too small."""
         count = last - first
@@ -136,6 +143,7 @@ class Ranks:
                 outcome[1] = error
         dist.broadcast_object_list(outcome, device=torch.device("cpu"))
         if outcome[1] is not None:
+            outcome[1].is_told = True
             raise outcome[1]
         result: T = outcome[0]
         return result

@@ -49,12 +49,12 @@ class Totals:
         """Add the sums of others over the same names."""
         self.sums += other.sums
 
-    def read(self) -> dict[str, Any]:
+    def read(self, *, own: bool = False) -> dict[str, Any]:
         """What is shown of the means, `images_per_second`, and `nonfinite_steps` where there were any.
 
-        Waits for the device.
+        Waits for the device. Those of this rank's `own` sums need no other one.
         """
-        *sums, examples, nonfinite = self._common()
+        *sums, examples, nonfinite = self.sums.tolist() if own else self._common()
         seconds = time.perf_counter() - self.start
         means = {
             name: self.shown.get(name, float)(value / examples) if examples else math.nan
