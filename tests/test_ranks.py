@@ -111,7 +111,7 @@ def test_a_signal_to_one_rank_ends_all_and_as_many_go_on_to_the_same_bits() -> N
     assert summary(RUN)["ranks"] == 2
 
     assert codes(several("resume", "other", size=1)) == [0]
-    assert "ranks 2 then, None now" in said()
+    assert "ranks 2 then, 1 now" in said()
     assert (summary(other)["bit_exact"], summary(other)["ranks"]) == (False, 1)
     assert [row["step"] for row in rows(other)] == [row["step"] for row in rows(whole)]
 

@@ -68,7 +68,7 @@ def _of_config(folder: Path, run: Run, before: dict[str, Any]) -> Iterator[Diffe
 
 def _of_environment(run: Run, environment: dict[str, Any], state: dict[str, Any]) -> Iterator[Difference]:
     """Data, versions and machine; where the parts of a run had several, all of them."""
-    yield from _otherwise(_facts(execution(run)), [_facts(state.get("execution", {}))])
+    yield from _otherwise(_facts(execution(run)), [_facts({"ranks": 1, **state.get("execution", {})})])
     parts = [_facts(each) for each in (*environment.get("earlier", []), environment)]
     if "data_fingerprint" not in parts[-1] and state:
         parts[-1]["data_fingerprint"] = state.get("data_fingerprint")
