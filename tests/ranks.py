@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from dltrain.engine import Engine, Ranks, joined
 
@@ -74,6 +76,22 @@ def statistics(ranks: Ranks) -> dict[str, Any]:
     return {"every": ranks.gather([buffer.tolist() for buffer in some.statistics])}
 
 
+def reductions(ranks: Ranks) -> int:
+    """How often gradients are averaged in a step that is computed in parts."""
+    from engines import batches, engine, network
+
+    reduced: list[int] = []
+    some = engine(model=network(dropout=0.0), ranks=ranks, microbatch=2)
+
+    def hook(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        reduced.append(bucket.index())
+        return default_hooks.allreduce_hook(None, bucket)
+
+    some.forward.register_comm_hook(None, hook)
+    some.step(next(batches(40, ranks=ranks).epoch(0)), 0)
+    return len(reduced)
+
+
 def _digest(image: Tensor) -> float:
     return round(float((image * torch.arange(image.numel()).view_as(image)).sum()), 3)
 
@@ -92,5 +110,6 @@ def main(rank: int, size: int, port: str, path: Path) -> None:
         found: dict[str, Any] = {case: steps(ranks, case) for case in CASES}
         if ranks.size > 1:
             found |= {"poisoned": ranks.gather(poisoned(ranks)), "statistics": statistics(ranks)}
+            found["reductions"] = reductions(ranks)
         if ranks.leads:
             path.write_text(json.dumps(found))

@@ -90,6 +90,10 @@ def test_batch_norms_statistics_are_the_same_on_all_ranks(outcomes) -> None:
     assert first == second
 
 
+def test_gradients_of_parts_are_averaged_once_a_step(outcomes) -> None:
+    assert outcomes[2]["reductions"] == 1
+
+
 def test_a_signal_to_one_rank_ends_all_and_as_many_go_on_to_the_same_bits() -> None:
     """Another number goes on, too, and says that the bits are others."""
     words = [*COMMAND, "trainer.epochs=4", "trainer.log_every=3", "augment=flip", "model.norm=batch"]
