@@ -1,25 +1,22 @@
 """From argv to a verb. Help and TAB import neither torch nor hydra; each verb imports what it needs."""
 
 import argparse
-import contextlib
 import difflib
-import errno
 import os
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import dltrain
 from dltrain.config.errors import UsageError
-from dltrain.run.signals import Interrupted, end, heard, ignore_signals, stoppable
+from dltrain.run.signals import end, ignore_signals
 from dltrain.verbs import unknown, verbs
+from dltrain.verbs._guarded import guarded, say
 
-UNREADABLE, UNFORESEEN, OUT_OF_MEMORY, CANNOT_WRITE, INTERRUPTED = 2, 1, 71, 74, 130
-WRITING_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+UNREADABLE = 2
 ANYWHERE = ("--help", "-h", "--version", "--debug")
 
 
@@ -44,23 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     arguments = list(argv)
     if sys.platform == "win32":
-        return _say("Windows is not supported: use Linux, macOS or WSL", UNREADABLE)
+        return say("Windows is not supported: use Linux, macOS or WSL", UNREADABLE)
     share_the_processor()
     have_somewhere_to_print()
-    try:
-        with stoppable():
-            return _run(arguments)
-    except (KeyboardInterrupt, Interrupted) as interruption:
-        return _say("interrupted", getattr(interruption, "exit_code", INTERRUPTED))
-    except BrokenPipeError:  # whoever reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        if heard:  # and something made another error of it
-            return _say("interrupted", heard[0])
-        if "--debug" in arguments:
-            traceback.print_exc()
-        return _say(*_worded(error))
+    return guarded(lambda: _run(arguments), debug="--debug" in arguments)
 
 
 def have_somewhere_to_print() -> None:
@@ -136,33 +120,6 @@ def _meant_flag(flag: str, following: list[str], parser: Parser, verb: str) -> s
     if meant:
         return f"; an option is written without dashes: {meant[0]}"
     return "; dltrain --help lists what there is, and options are written without dashes, as key=value"
-
-
-def _worded(error: Exception) -> tuple[str, int]:
-    """One line and the exit code of an error; those of ours carry both."""
-    message = " ".join(str(error).split())
-    code: Any = getattr(error, "exit_code", None)
-    if code is not None:
-        return message, code
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in message
-    ):
-        return "out of memory: try a smaller data.batch_size, or trainer.microbatch", OUT_OF_MEMORY
-    if isinstance(error, OSError) and error.errno in WRITING_FAILS:
-        where = f" {error.filename}" if error.filename else ""
-        return f"cannot write{where}: {error.strerror}", CANNOT_WRITE
-    if f"(os error {errno.ENOSPC})" in message:  # as safetensors says it
-        return f"cannot write: {message}", CANNOT_WRITE
-    first = " ".join(str(error).strip().split("\n")[0].split())
-    return f"unforeseen {type(error).__name__}: {first} (--debug shows where)", UNFORESEEN
-
-
-def _say(message: str, code: int) -> int:
-    with contextlib.suppress(BrokenPipeError):
-        print(f"dltrain: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

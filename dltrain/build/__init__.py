@@ -10,6 +10,7 @@ from torch import nn
 
 from dltrain import initializers, losses, metrics, models, optim, schedules
 from dltrain.build.beginning import begin
+from dltrain.build.ranks import check_ranks, set_up
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
 from dltrain.components import find, make, worded
@@ -19,8 +20,8 @@ from dltrain.data.batches import Batches
 from dltrain.data.dataset import cache_folder
 from dltrain.data.facts import Facts, Served
 from dltrain.data.preparation import Preparation
-from dltrain.engine import Engine, GraphedEngine, Precision, fastest, searches, select, why_eager
-from dltrain.engine.device import best_memory_format, compile_model, configure
+from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, fastest, searches, select, why_eager
+from dltrain.engine.device import best_memory_format, compile_model
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -49,16 +50,18 @@ class Run:
         return model_facts(self.served)
 
 
-def build(config: DictConfig, *, restored: bool = False) -> Run:
+def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = None) -> Run:
     """Check a composed configuration against the data's facts, then decode the data and make the objects.
 
-    The weights of a run that is to be `restored` will come from its checkpoint, and none of another run are read.
+    The weights of a run that is to be `restored` will come from its checkpoint, and none of another run are read. With
+    several `ranks` each makes its own, and all must come to it.
     Raises ConfigError, DataError, DeviceError or RunError, each with one line for the user.
     """
     trainer = schema.Trainer(**config.trainer)
     device = select(config.device.name)
-    configure(device, **{key: config.device[key] for key in ("threads", "tf32", "deterministic")})
-    supply = Supply(config, trainer)
+    ranks = ranks or Ranks()
+    set_up(device, config.device, ranks)
+    supply = Supply(config, trainer, ranks)
     served = supply.served
     schedule = make(schedules, config.schedule)
     _check_validation(trainer, schedule, supply)
@@ -71,7 +74,7 @@ def build(config: DictConfig, *, restored: bool = False) -> Run:
     best = best_memory_format(model, device, precision=precision.name)
     memory_format = MEMORY_FORMATS.get(config.device.memory_format, best)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    engine = _engine(config, trainer, model, schedule, precision, supply)
+    engine = _engine(config, trainer, model, schedule, precision, supply, ranks)
     batches, preparation = supply.load(device=device, memory_format=memory_format)
     return Run(
         config=config,
@@ -97,14 +100,16 @@ def _engine(
     schedule: schedules.Schedule,
     precision: Precision,
     supply: Supply,
+    ranks: Ranks,
 ) -> Engine:
     """The engine that takes the run's steps."""
     warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
     rate = warm if trainer.constant_rate is None else lambda *_: trainer.constant_rate
     optimizer = make_optimizer(config.optim, model)
     _check_search(config.optim.name, optimizer, trainer, precision)
+    check_ranks(config, optimizer, ranks)
     served, steps_per_epoch = supply.served, supply.steps_per_epoch
-    graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer)
+    graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer) and ranks.size == 1
     engine = (GraphedEngine if graphed else Engine)(
         model,
         optimizer,
@@ -116,10 +121,11 @@ def _engine(
         penalty=worded("loss", lambda: losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on)),
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
-        microbatch=trainer.parts or (supply.batch_size if trainer.accumulate > 1 else None),
+        microbatch=trainer.parts or (-(-supply.batch_size // ranks.size) if trainer.accumulate > 1 else None),
         splits=trainer.microbatch == "auto",
         ema=trainer.ema,
         seed=config.seed,
+        ranks=ranks,
     )
     compile_model(model, mode=config.device.compile, cache=cache_folder("inductor"))  # not the averaged copy
     return engine
@@ -197,7 +203,9 @@ def _precision(config: DictConfig, device: torch.device, supply: Supply, model: 
 def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: Facts) -> list[str]:
     """What a person should know before the run: what could not be honoured, and how the splits are used."""
     precision = engine.precision
-    eager = precision.device_type == "cuda" and config.device.graphs and why_eager(engine.optimizer)
+    alone = engine.ranks.size == 1
+    why = why_eager(engine.optimizer) if alone else "ranks average gradients within the backward pass"
+    eager = precision.device_type == "cuda" and config.device.graphs and why
     slow = precision.name == "bf16" and precision.device_type == "cpu" and fastest(torch.device("cpu")) != "bf16"
     capped = trainer.max_batch_size is not None and trainer.max_batch_size < config.data.batch_size
     watched = (

@@ -16,6 +16,7 @@ from dltrain.data.dataset import Examples
 from dltrain.data.facts import Facts, ImageFacts
 from dltrain.data.preparation import Preparation
 from dltrain.data.splits import split_examples, split_facts
+from dltrain.engine import Ranks
 from dltrain.engine.device import free_memory
 
 
@@ -25,8 +26,8 @@ class Supply:
     Raises ConfigError for what the data cannot give.
     """
 
-    def __init__(self, config: DictConfig, trainer: schema.Trainer) -> None:
-        self.config, self.trainer = config, trainer
+    def __init__(self, config: DictConfig, trainer: schema.Trainer, ranks: Ranks | None = None) -> None:
+        self.config, self.trainer, self.ranks = config, trainer, ranks
         self.dataset = make(data, config.data)
         self.facts = self._split_facts()
         self.served = self.facts.served(config.data)
@@ -51,6 +52,7 @@ class Supply:
         preparation = self.facts.preparation(examples["train"], {**self.config.data, "memory_format": memory_format})
         how = {"prepare": preparation, "seed": self.config.seed, "device": device}
         how["workers"] = self._workers(device)
+        how["ranks"] = self.ranks if self.ranks and self.ranks.size > 1 else None
         batches = {split: self._batches(split, part, how) for split, part in examples.items() if len(part.targets)}
         assert len(batches["train"]) == self.steps_per_epoch
         return batches, preparation
@@ -59,7 +61,8 @@ class Supply:
         trainer = self.trainer
         if split != "train":
             limit = getattr(trainer, f"limit_{split}_batches")
-            return Batches(part.inputs, part.targets, **how, batch_size=self.batch_size, limit=limit)
+            how = {**how, "batch_size": self.batch_size, "evaluated": True}
+            return Batches(part.inputs, part.targets, **how, limit=limit)
         most_examples = None if trainer.overfit_batches else (trainer.limit_train_batches or 0) * self.batch_size
         batch_size = self.batch_size * trainer.accumulate
         return Batches(

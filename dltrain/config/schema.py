@@ -80,6 +80,7 @@ class Device:
     """Where and how to compute."""
 
     name: Literal["auto", "cpu", "cuda", "mps"]
+    count: Annotated[int, Range(minimum=1, maximum=1024)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
     threads: Annotated[int, Range(minimum=1, maximum=1024)] | None

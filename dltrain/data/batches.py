@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from itertools import cycle, islice
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,17 @@ from .sources import source
 from .stored import Stored
 
 
+class Sharing(Protocol):
+    """The processes that train together, of which each has its part of every batch."""
+
+    @property
+    def drawn_as(self) -> tuple[int, ...]: ...
+
+    def share(self, first: int, last: int, *, least: int = 2) -> tuple[int, int]: ...
+
+    def part(self, batch: tuple[Tensor, Tensor], examples: int) -> tuple[Tensor, Tensor]: ...
+
+
 class Batches:
     """Inputs such as images uint8 (N, C, H, W) and targets such as labels int64 (N,), served on the device by epochs.
 
@@ -24,7 +36,9 @@ class Batches:
     the batches are the same. A batch is gathered, augmented (images) and prepared. The last partial batch is served;
     one of a single example joins the batch before, which batch norm needs. What is not shuffled is served as
     `sequence` lists it, or as it is stored. `limit` is a count of batches,
-    `most_examples` of examples, and with `overfit` the first so many of epoch 0 take turns in every epoch.
+    `most_examples` of examples, and with `overfit` the first so many of epoch 0 take turns in every epoch. With `ranks`
+    only this one's share of every batch is read or, where they are `evaluated`, of all of them; lengths, bounds and
+    counts remain those of the whole.
     """
 
     def __init__(
@@ -43,6 +57,8 @@ class Batches:
         limit: int | None = None,
         most_examples: int | None = None,
         overfit: int | None = None,
+        ranks: Sharing | None = None,
+        evaluated: bool = False,
     ) -> None:
         assert len(inputs) == len(targets) > 0
         self.device = torch.device(device)
@@ -56,6 +72,7 @@ class Batches:
         self.augment = augment
         self.overfit = overfit
         self.batch_size = batch_size
+        self.ranks, self.evaluated = ranks, evaluated
         self.bounds = batch_bounds(min(self.count, most_examples or self.count), batch_size=batch_size)
         if overfit is not None:
             self.bounds = list(islice(cycle(self.bounds[:overfit]), limit or len(self.bounds)))
@@ -76,15 +93,31 @@ class Batches:
         """
         order = self.order(epoch)
         generator = Generator(self.device)
-        for position, (inputs, targets) in enumerate(self.source.gather(order, self.bounds[start:]), start):
+        for position, (inputs, targets) in enumerate(self.source.gather(order, self._own_bounds()[start:]), start):
             if self.augment is not None:
                 generator.manual_seed(mix(self.seed, *self._drawn_as(epoch, position)))
                 inputs, targets = self.augment(inputs.float(), targets, generator)
-            yield self.prepare.inputs(inputs), self.prepare.targets(targets)
+            batch = self.prepare.inputs(inputs), self.prepare.targets(targets)
+            yield batch if self.ranks is None or self.evaluated else self.ranks.part(batch, self._size(position))
 
-    def _drawn_as(self, epoch: int, position: int) -> tuple[int, int]:
+    def _own_bounds(self) -> list[tuple[int, int]]:
+        """Of each batch this rank's share; what is evaluated is shared as a whole, and batched then."""
+        if self.ranks is None:
+            return self.bounds
+        if not self.evaluated:
+            return [self.ranks.share(*bound) for bound in self.bounds]
+        first, last = self.ranks.share(0, self.num_examples, least=0)
+        own = batch_bounds(last - first, batch_size=self.batch_size)
+        return [(first + start, first + end) for start, end in own]
+
+    def _size(self, position: int) -> int:
+        first, last = self.bounds[position]
+        return last - first
+
+    def _drawn_as(self, epoch: int, position: int) -> tuple[int, ...]:
         """The epoch and position whose draws a batch has; those that take turns are drawn once."""
-        return (epoch, position) if self.overfit is None else (0, position % self.overfit)
+        drawn = (epoch, position) if self.overfit is None else (0, position % self.overfit)
+        return drawn if self.ranks is None else (*drawn, *self.ranks.drawn_as)
 
     def order_digest(self, epoch: int) -> str:
         """SHA-256 of the order in which an epoch takes the examples."""
@@ -121,7 +154,7 @@ def batch_bounds(num_examples: int, *, batch_size: int) -> list[tuple[int, int]]
     starts = list(range(0, num_examples, batch_size))
     if len(starts) > 1 and batch_size > 1 and num_examples - starts[-1] == 1:
         starts.pop()
-    return list(zip(starts, [*starts[1:], num_examples], strict=True))
+    return list(zip(starts, [*starts[1:], num_examples][: len(starts)], strict=True))
 
 
 def mix(*integers: int) -> int:

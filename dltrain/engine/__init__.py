@@ -3,6 +3,7 @@
 from dltrain.engine.device import DeviceError, select
 from dltrain.engine.graph import GraphedEngine, why_eager
 from dltrain.engine.precision import Precision, fastest
+from dltrain.engine.ranks import Ranks, joined
 from dltrain.engine.search import searches
 from dltrain.engine.step import Engine
 from dltrain.engine.totals import Totals
@@ -12,8 +13,10 @@ __all__ = [
     "Engine",
     "GraphedEngine",
     "Precision",
+    "Ranks",
     "Totals",
     "fastest",
+    "joined",
     "searches",
     "select",
     "why_eager",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 
 class OutOfMemory(Exception):  # noqa: N818
@@ -16,6 +17,15 @@ class HasParts(Protocol):
     """What computes a batch in parts of `microbatch` examples."""
 
     microbatch: int | None
+
+
+def parts(batch: tuple[Tensor, Tensor], microbatch: int | None) -> list[tuple[Tensor, Tensor]]:
+    """Inputs and targets of a batch, `microbatch` examples at a time or fewer; None: all at once."""
+    inputs, targets = batch
+    count = -(-len(inputs) // (microbatch or len(inputs)))
+    if microbatch != 1:  # a part of a single example joins another: batch norm on vectors needs two
+        count = min(count, max(1, len(inputs) // 2))
+    return list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
 
 
 def lacking(work: Callable[[], object]) -> str | None:

@@ -14,6 +14,7 @@ from dltrain.engine.device import default_generator
 from dltrain.engine.guard import Guard, all_finite
 from dltrain.engine.optimizer import average, be_capturable, load_state, tensors
 from dltrain.engine.precision import Precision, at_least_float32
+from dltrain.engine.ranks import Ranks
 from dltrain.engine.search import search, searches
 from dltrain.engine.totals import Totals
 
@@ -27,7 +28,8 @@ class Engine:
     makes of its mean. `schedule(step)` multiplies every group's initial rate. A batch is computed in parts of
     `microbatch` examples, whose gradients add up to the whole batch's; with `splits`, one that does not fit into memory
     is computed in smaller parts. `penalty()` is added to the loss. Dropout and the like draw from the device's default
-    generator, seeded anew from (seed, step), so that a step does not depend on what ran before it.
+    generator, seeded anew from (seed, step): no step depends on those before it. Each of several ranks has its `Part`
+    of a batch; gradients, batch norm's statistics and what rows say are of the whole.
     """
 
     def __init__(
@@ -47,13 +49,16 @@ class Engine:
         splits: bool = False,
         ema: float | None = None,
         seed: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model, self.optimizer, self.precision = model, optimizer, precision
         self.loss, self.metrics, self.schedule, self.penalty = loss, dict(metrics), schedule, penalty
         self.clip_norm, self.clip_value, self.microbatch, self.splits = clip_norm, clip_value, microbatch, splits
-        self.seed, self.shown = seed, shown
+        self.seed, self.shown, self.ranks = seed, shown, ranks or Ranks()
+        self.forward = self.ranks.wrap(model)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.buffers = list(model.buffers())
+        self.statistics = [each for name, each in model.named_buffers() if "running_" in name]
         self.device = self.parameters[0].device
         self.generator = default_generator(self.device)
         self.fused = bool(optimizer.defaults.get("fused"))
@@ -92,6 +97,7 @@ class Engine:
         self.multiplier = self.schedule(step)
         self._set_rates([initial * self.multiplier for initial in self.initial_rates])
         while lacking := self._attempt(lambda: self._take(batch), step):
+            self.ranks.check_memory(lacking)
             fitting = memory.fitting(self, lambda: self._attempt(lambda: self._backward(batch), step), len(batch[0]))
             self.guard.restore()
             if fitting is None or not self.splits:
@@ -104,7 +110,7 @@ class Engine:
 
     def _attempt(self, work: Callable[[], object], step: int) -> str | None:
         """Do some of a step's work; where memory ran out, return what torch says of that, all being as before."""
-        self.generator.manual_seed(hash((self.seed, step)))
+        self.generator.manual_seed(hash((self.seed, step, *self.ranks.drawn_as)))
         if lacking := memory.lacking(work):
             self.guard.restore()
             self.optimizer.zero_grad(set_to_none=True)
@@ -114,10 +120,12 @@ class Engine:
         """All of a step that depends on the batch, in place, so that it could be recorded and replayed."""
         self.guard.remember(self._endangered())
         self.optimizer.zero_grad(set_to_none=True)
-        sums, examples = self._backward(batch)
+        sums, count = self._backward(batch)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self.precision.scale_down(gradients)
-        loss_finite = torch.isfinite(sums[0])
+        self.last_loss.copy_(sums[0] / count * self.ranks.weight(batch))
+        self.ranks.average([self.last_loss, *self.statistics])
+        loss_finite = torch.isfinite(self.last_loss)
         if self.clip_norm is not None:
             norm = get_total_norm(gradients)
             finite = loss_finite & torch.isfinite(norm)
@@ -132,8 +140,7 @@ class Engine:
             average(self.averaged, self.model, decay=self.decay)
         self.precision.follow(finite)
         # float16 overflows now and then by design: there only a loss that is not finite tells of divergence.
-        self.window.add(sums, examples, loss_finite if self.precision.scaled else finite)
-        self.last_loss.copy_(sums[0] / examples)
+        self.window.add(sums, count, loss_finite if self.precision.scaled else finite, own=self.ranks.counts(batch))
 
     def _set_rates(self, rates: list[float]) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -147,21 +154,19 @@ class Engine:
         """Gradients of the whole batch, part by part; returns the sums of loss and metrics, and the examples."""
         totals: list[Tensor] = []
         for loss, logits, targets in self.losses(batch):
-            self.precision.scale_up(loss * (len(targets) / len(batch[0]))).backward()
+            self.precision.scale_up(loss * (self.ranks.weight(batch) * len(targets) / len(batch[0]))).backward()
             sums = self._sums(loss.detach(), logits.detach(), targets)
             totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
         return totals, len(batch[0])
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The mean loss, the outputs and the targets of each part of a batch."""
-        images, targets = batch
-        parts = -(-len(images) // (self.microbatch or len(images)))
-        if self.microbatch != 1:  # a part of a single example joins another: batch norm on vectors needs two
-            parts = min(parts, max(1, len(images) // 2))
-        for part, answers in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
-            with self.precision.autocast():
-                logits = self.model(part)
-            yield self._loss(logits, answers), logits, answers
+        parts = memory.parts(batch, self.microbatch)
+        for number, (part, answers) in enumerate(parts, 1):
+            with self.ranks.unshared(self.forward, when=number < len(parts)):
+                with self.precision.autocast():
+                    logits = self.forward(part)
+                yield self._loss(logits, answers), logits, answers
 
     def _update(self, finite: Tensor, batch: Batch) -> Tensor:
         """Step the optimizer, a fused one only where the flag is true; returns the flag, false where it failed."""
@@ -187,7 +192,7 @@ class Engine:
         return [loss * len(logits), *(sums[metric] for metric in self.metrics.values())]
 
     def _totals(self) -> Totals:
-        return Totals(["loss", *self.metrics], self.device, self.shown)
+        return Totals(["loss", *self.metrics], self.device, self.shown, ranks=self.ranks)
 
     @contextmanager
     def evaluating(self) -> Iterator[Totals]:

@@ -8,18 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.engine.ranks import Ranks
+
 
 class Totals:
     """Sums of loss and metrics over examples, and the time they took.
 
-    Steps whose loss or gradient was not finite are counted and kept out of the sums.
+    Steps whose loss or gradient was not finite are counted and kept out of the sums. With several ranks each adds up
+    its own, and they are summed when they are read, to which all ranks must come.
     """
 
     def __init__(
-        self, names: list[str], device: torch.device, shown: Mapping[str, Callable[[float], float]] | None = None
+        self,
+        names: list[str],
+        device: torch.device,
+        shown: Mapping[str, Callable[[float], float]] | None = None,
+        *,
+        ranks: Ranks | None = None,
     ) -> None:
         """`shown` makes of a mean what is read under its name, which is the mean itself where it has nothing."""
-        self.names, self.shown = names, shown or {}
+        self.names, self.shown, self.ranks = names, shown or {}, ranks or Ranks()
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(len(names) + 2, dtype=dtype, device=device)
         self.start = time.perf_counter()
@@ -29,24 +37,24 @@ class Totals:
         self.sums.zero_()
         self.start = time.perf_counter()
 
-    def add(self, sums: list[Tensor], examples: int, finite: Tensor | None = None) -> None:
-        """Add each sum over `examples` examples, but where `finite` is false only count that."""
+    def add(self, sums: list[Tensor], examples: int, finite: Tensor | None = None, *, own: bool = True) -> None:
+        """Add each sum over `examples` examples, but where `finite` is false only count that; so where not `own`."""
         kept = torch.ones((), dtype=torch.bool, device=self.sums.device) if finite is None else finite
         entries = [*sums, kept * examples, ~kept]
         step = torch.stack([entry.to(self.sums.dtype) for entry in entries])
-        step[:-1].masked_fill_(~kept, 0)
+        step[:-1].masked_fill_(~kept if own else torch.ones_like(kept), 0)
         self.sums += step
 
     def join(self, other: "Totals") -> None:
         """Add the sums of others over the same names."""
         self.sums += other.sums
 
-    def read(self) -> dict[str, Any]:
+    def read(self, *, own: bool = False) -> dict[str, Any]:
         """What is shown of the means, `images_per_second`, and `nonfinite_steps` where there were any.
 
-        Waits for the device.
+        Waits for the device. Those of this rank's `own` sums need no other one.
         """
-        *sums, examples, nonfinite = self.sums.tolist()
+        *sums, examples, nonfinite = self.sums.tolist() if own else self._common()
         seconds = time.perf_counter() - self.start
         means = {
             name: self.shown.get(name, float)(value / examples) if examples else math.nan
@@ -60,11 +68,22 @@ class Totals:
         """Steps whose loss or gradient was not finite. Waits for the device."""
         return int(self.sums[-1])
 
+    def _common(self) -> list[float]:
+        """The sums over ranks; of steps that were not finite every rank has counted each."""
+        *sums, nonfinite = self.ranks.total(self.sums).tolist()
+        return [*sums, nonfinite / self.ranks.size]
+
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers that JSON can hold. Waits for the device."""
-        return {"sums": self.sums.tolist(), "seconds": time.perf_counter() - self.start}
+        each = {"each_rank": self.ranks.gather(self.sums.tolist())} if self.ranks.size > 1 else {}
+        return {"sums": self._common(), "seconds": time.perf_counter() - self.start, **each}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there, now."""
-        self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
+        of_ranks = state.get("each_rank", [state["sums"]])
+        if len(of_ranks) == self.ranks.size:
+            sums = of_ranks[self.ranks.rank]
+        else:  # one goes on with the sums; how many steps were not finite, all know
+            sums = state["sums"] if self.ranks.leads else [*[0.0] * (len(state["sums"]) - 1), state["sums"][-1]]
+        self.sums.copy_(torch.tensor(sums, dtype=self.sums.dtype))
         self.start = time.perf_counter() - state["seconds"]

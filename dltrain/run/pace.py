@@ -60,7 +60,7 @@ class Pace:
 
         for batch, seconds in timed(serve()):
             self.waited = seconds
-            self.stretch.images += len(batch[1])
+            self.stretch.images += getattr(batch, "examples", len(batch[1]))  # of all ranks
             yield batch
 
     def follow(self, events: Iterable[Any]) -> Iterator[Any]:

@@ -131,5 +131,8 @@ def score(trial: Trial, received: Sequence[int] = ()) -> Outcome:
                 parts.append((prepare.outputs(logits), prepare.outputs(targets)))
         row = totals.read()
     del row["images_per_second"]
+    every = engine.ranks.gather((losses, parts))
+    losses = [loss for own, _ in every for loss in own]
+    parts = [part for _, own in every for part in own]
     outputs, targets = (torch.cat(each) for each in zip(*parts, strict=True))
     return Outcome(row, np.array(losses), targets.numpy(), outputs.numpy())

@@ -22,6 +22,7 @@ def execution(run: Run) -> dict[str, Any]:
         "threads": threads(),
         "precision": run.engine.precision.name,
         "memory_format": str(run.memory_format),
+        "ranks": run.engine.ranks.size,
         **{key: device[key] for key in ("tf32", "deterministic", "graphs", "compile")},
     }
 

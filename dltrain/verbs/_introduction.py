@@ -35,7 +35,8 @@ def introduce(
     classes = f", {run.facts.num_classes} classes" if run.facts.num_classes else ""
     console.say(f"\ndata    {counts} examples{classes}")
     console.say(f"{run.facts.noun:<8}{_whereabouts(run)}")
-    console.say(f"device  {describe(run.engine.device)}, {precision}\n")
+    several = f", {size} ranks" if (size := run.engine.ranks.size) > 1 else ""
+    console.say(f"device  {describe(run.engine.device)}, {precision}{several}\n")
     console.say(model_table(run.model, layers, run.served.input_shape, composition.choices["model"]))
     for note in (*composition.notes, *run.notes, *notes):
         console.say(f"note: {note}")

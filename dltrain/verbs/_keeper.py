@@ -15,6 +15,7 @@ from dltrain.run import checkpoint, recovery
 from dltrain.run.folder import RunError
 from dltrain.run.record import Record
 from dltrain.run.saver import Saver
+from dltrain.run.silent import SilentRecord, SilentSaver
 from dltrain.schedules import Plateau
 from dltrain.train import Monitor
 from dltrain.verbs._execution import execution, random_digests
@@ -27,7 +28,8 @@ class Keeper:
     """The record and the checkpoints of a run, and the state that is neither the model's nor the optimizer's.
 
     With the `point` of a checkpoint, all stands as it says, and what came after it is forgotten; without one, the run
-    is at its beginning. `tell` hears of every checkpoint that was saved. Raises RunError and WriteError.
+    is at its beginning. `tell` hears of every checkpoint that was saved. Of several ranks the first one writes. Raises
+    RunError and WriteError.
     """
 
     def __init__(
@@ -35,13 +37,15 @@ class Keeper:
     ) -> None:
         self.run, self.folder, self.tell = run, folder, tell
         trainer = run.trainer
-        self.saver = Saver(folder, every=trainer.checkpoint_every, keep=trainer.keep, keep_every=trainer.keep_every)
+        leads = run.engine.ranks.leads
+        saver, record = (Saver, Record) if leads else (SilentSaver, SilentRecord)
+        self.saver = saver(folder, every=trainer.checkpoint_every, keep=trainer.keep, keep_every=trainer.keep_every)
         self.monitor = Monitor(trainer.monitor)
         self.position = Position()
         self.best_weights: dict[str, Tensor] | None = None
         self.initial_rates = list(run.engine.initial_rates)
         self.begun = time.perf_counter()
-        self.record = Record(folder, keep=point[1]["record_bytes"] if point else 0)
+        self.record = record(folder, keep=point[1]["record_bytes"] if point else 0)
         self.saver.forget_after(point[1]["step"] if point else -1)
         if point:
             self.restore(point)
@@ -59,8 +63,8 @@ class Keeper:
         engine, step = self.run.engine, self.position.step
         if not engine.is_finite() or (engine.has_skipped() and self.run.trainer.on_divergence != "skip"):
             return
+        state = engine.state_dict()  # to which all ranks come, whatever becomes of the record
         self.record.sync()
-        state = engine.state_dict()
         optimizer, values = checkpoint.flatten(state["optim"])
         tensors = {"model": state["model"], "optim": {**optimizer, **state["precision"]}}
         if state["ema"] is not None:

@@ -114,7 +114,7 @@ def _parts(environment: dict[str, Any], state: dict[str, Any]) -> list[dict[str,
 
 def _of_environment(run: Run, parts: list[dict[str, Any]], state: dict[str, Any]) -> Iterator[Difference]:
     """Data, versions and machine; where the parts of a run had several, all of them."""
-    yield from _otherwise(_facts(execution(run)), [_facts(state.get("execution", {}))])
+    yield from _otherwise(_facts(execution(run)), [_facts({"ranks": 1, **state.get("execution", {})})])
     yield from _otherwise(_facts(surroundings(run)), parts)
 
 

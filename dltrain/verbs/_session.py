@@ -14,8 +14,10 @@ from dltrain.run.processor import Processor
 from dltrain.run.signals import Interrupted, end_at_once, signalled
 from dltrain.schedules import Plateau
 from dltrain.train import Event, Row, evaluate_all, fit
+from dltrain.verbs._decisions import Decisions
 from dltrain.verbs._interruptible import Interruptible
 from dltrain.verbs._keeper import Keeper
+from dltrain.verbs._parts import Parts
 from dltrain.verbs._summary import summary
 from dltrain.verbs._test_reading import read_test
 
@@ -31,11 +33,12 @@ class Session:
         self.run, self.trainer, self.keeper, self.console = run, run.trainer, keeper, console
         self.folder, self.position, self.monitor = keeper.folder, keeper.position, keeper.monitor
         self.loggers, self.train_flops = loggers, train_flops
-        self.failed_saves, self.parts = 0, run.engine.microbatch
+        self.failed_saves, self.parts = 0, Parts(run.engine, console)
         self.steps = len(run.batches["train"]) * run.trainer.epochs
         self.until: int | None = None  # the step after which a replay of an interrupted run stops
         self.sha256: str | None = None
-        self.received: list[int] = []
+        self.decisions = Decisions(run.engine.ranks)
+        self.received = self.decisions.received
         self.evaluations = {
             split: Interruptible(run.batches[split], self.received)
             for split, wanted in (("val", True), ("test", run.trainer.watch_test))
@@ -48,7 +51,7 @@ class Session:
         """Train to the end or to a reason to stop, then leave everything in the folder."""
         self.console.start(steps=self.steps, done=self.position.step)
         code, cause = 0, None
-        with signalled(self.received, grace_seconds=self.trainer.grace_seconds):
+        with signalled(self.decisions.heard, grace_seconds=self.trainer.grace_seconds):
             try:
                 status = self._train()
                 if status == "completed":
@@ -93,7 +96,8 @@ class Session:
             over = not event.pending
             if over:
                 self._tell_of_epoch()
-            if over and event.step and self.keeper.saver.due(step=event.step, epoch=event.epoch):
+            due = over and event.step and self.keeper.saver.due(step=event.step, epoch=event.epoch)
+            if self.decisions.agree(bool(due)):
                 self._save_or_go_on()
             if self.received or (over and event.step == self.until):
                 raise Interrupted([*self.received, 0][0])
@@ -129,9 +133,9 @@ class Session:
         """Count a step, record a row."""
         if event.step > self.position.step:
             self.console.step()
-            self._tell_of_parts()
+            self.parts.tell()
             if self.console.waits_for_news and not self.pace.asynchronous:
-                self.console.row(self.run.engine.window.read())
+                self.console.row(self.run.engine.window.read(own=True))
             if self.trainer.must_learn:
                 self.position.losses.append(float(self.run.engine.last_loss))
         self.position.take(event)
@@ -146,14 +150,6 @@ class Session:
         if isinstance(self.run.schedule, Plateau) and row["split"] == "val":
             value = row[self.run.schedule.metric]
             self.run.schedule.observe(math.nan if value is None else value)
-
-    def _tell_of_parts(self) -> None:
-        if (parts := self.run.engine.microbatch) != self.parts:
-            self.parts = parts
-            self.console.say(
-                f"note: out of memory: batches are computed {parts} images at a time from here on; "
-                "the steps are the same, but batch norm takes its statistics over each part"
-            )
 
     def _add(self, row: Row) -> None:
         record = self.keeper.record
@@ -212,7 +208,7 @@ class Session:
         if not watched:
             self.position.last_rows["test"] = reading.row
             self._add(reading.row)
-        reading.write(self.folder)
+        self.run.engine.ranks.once(lambda: reading.write(self.folder))
 
     def _not_learned(self) -> str | None:
         """Where `must_learn` asks: which batch's loss did not fall from its first time to its last."""
@@ -226,7 +222,8 @@ class Session:
     def _finish(self, status: str, code: int, *, cause: str | None = None) -> None:
         """Draw, sum up and show, then close the loggers, which may be slow. Raises WriteError."""
         try:
-            self._sum_up(status, code, cause)
+            if self.run.engine.ranks.leads:
+                self._sum_up(status, code, cause)
         finally:
             if not self.loggers.close(status, patience=self.trainer.grace_seconds / 2):
                 end_at_once()

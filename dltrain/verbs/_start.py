@@ -1,7 +1,8 @@
 """From a configuration to a run under way: in a new folder, or in the one of a run that was interrupted."""
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dltrain.config import stored
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.config.tree import container, spoken
+from dltrain.engine import Ranks, joined, select
 from dltrain.engine.device import describe, threads
 from dltrain.loggers.several import Loggers
 from dltrain.models.summary import summarize
@@ -23,6 +25,8 @@ from dltrain.run.console import Console
 from dltrain.run.environment import INITIAL_WEIGHTS, environment, with_earlier
 from dltrain.run.folder import RunError, create, default_name, read_json, replacing, write_json, writing
 from dltrain.run.lock import Lock
+from dltrain.run.signals import hear_once
+from dltrain.run.silent import SilentConsole
 from dltrain.verbs._continuation import Continuation, continuation
 from dltrain.verbs._introduction import introduce
 from dltrain.verbs._keeper import Keeper
@@ -35,14 +39,27 @@ def train(composition: Composition, *, parent: Path, name: str | None = None, al
 
     Raises what `build`, `create` and `go_on` raise.
     """
-    if name is not None and (parent / name).exists():
-        return go_on(parent / name, composition, allow_changes=allow_changes)
-    sinks = sinks_of(composition.config)
-    run = build(composition.config)
-    wanted = name or default_name(composition.choices["model"], composition.choices["optim"])
-    with Lock() as lock:
-        folder = new_folder(run, composition, lock, parent=parent, name=wanted, numbered=name is None)
-        return train_in(folder, run, composition, sinks)
+    with together(composition) as ranks:
+        if name is not None and ranks.once((parent / name).exists):
+            return _go_on(parent / name, composition, ranks, allow_changes=allow_changes)
+        sinks = sinks_of(composition.config)
+        run = build(composition.config, ranks=ranks)
+        wanted = name or default_name(composition.choices["model"], composition.choices["optim"])
+        with Lock() as lock:
+            place = partial(new_folder, parent=parent, name=wanted, numbered=name is None)
+            folder = ranks.once(lambda: place(run, composition, lock))
+            return train_in(folder, run, composition, sinks)
+
+
+@contextmanager
+def together(composition: Composition) -> Iterator[Ranks]:
+    """The ranks that train a composition together: those that torchrun has started, or this process alone."""
+    with joined(select(composition.config.device.name)) as ranks:
+        if (count := composition.config.device.count) not in (1, ranks.size):
+            raise ConfigError(f"device.count={count}: torchrun has started {ranks.size}; a job of a sweep is one alone")
+        if ranks.size > 1:
+            hear_once()  # a signal goes to all of them, and once more from whoever started them
+        yield ranks
 
 
 def new_folder(run: Run, composition: Composition, lock: Lock, *, parent: Path, name: str, numbered: bool) -> Path:
@@ -65,30 +82,40 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
     Raises ConfigError where the configuration would have made the steps taken so far other ones, and RunError where
     another process is at it (73), or there are checkpoints and none to go on from (66).
     """
+    with together(composition) as ranks:
+        return _go_on(folder, composition, ranks, allow_changes=allow_changes)
+
+
+def _go_on(folder: Path, composition: Composition, ranks: Ranks, *, allow_changes: bool) -> int:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder} is there already, and is no run; choose another name")
     with Lock() as lock:
-        lock.take(folder)
+        ranks.once(lambda: lock.take(folder))
         changes = stored.changes(container(stored.read(folder / "config.yaml").config), container(composition.config))
         _check(folder, changes, allow_changes=allow_changes)
         if (code := _exit_code_of_complete(folder, changes)) is not None:
-            print(f"{folder} is complete: nothing was trained")
+            ranks.once(lambda: print(f"{folder} is complete: nothing was trained"))
             return code
         point, passed_over = recovery.newest(folder, allow_lost_rows=allow_changes)
         if point is None and _is_completed(folder):
             raise RunError(f"{folder} holds weights alone, as sweep.keep=weights asks: it cannot be trained longer")
         sinks = sinks_of(composition.config)
-        run = build(composition.config, restored=point is not None)
+        run = build(composition.config, restored=point is not None, ranks=ranks)
         going_on = continuation(run, point, passed_over, allow_changes=allow_changes)
-        _remember_the_test(folder, run.data_fingerprint)
-        with writing(folder):
-            (folder / "summary.json").unlink(missing_ok=True)
-        path = folder / "environment.json"
-        write_json(path, with_earlier(surroundings(run), read_json(path)))
-        if changes:
-            with replacing(folder / "config.yaml") as draft:
-                stored.write(draft, composition)
+        ranks.once(lambda: _renew(folder, run, composition, changed=bool(changes)))
         return train_in(folder, run, composition, sinks, going_on)
+
+
+def _renew(folder: Path, run: Run, composition: Composition, *, changed: bool) -> None:
+    """Make the folder that of a run under way. Raises WriteError."""
+    _remember_the_test(folder, run.data_fingerprint)
+    with writing(folder):
+        (folder / "summary.json").unlink(missing_ok=True)
+    path = folder / "environment.json"
+    write_json(path, with_earlier(surroundings(run), read_json(path)))
+    if changed:
+        with replacing(folder / "config.yaml") as draft:
+            stored.write(draft, composition)
 
 
 def train_in(
@@ -101,7 +128,8 @@ def train_in(
     until: int | None = None,
 ) -> int:
     """Introduce a run and train it, to whatever end, at the latest after the step `until`; returns the exit code."""
-    with closing(Console(folder / "train.log")) as console:
+    leads = run.engine.ranks.leads
+    with closing(Console(folder / "train.log") if leads else SilentConsole()) as console:
         try:
             network = summarize(run.model, run.served.blank(2))
             console.noun = run.facts.noun
@@ -109,6 +137,7 @@ def train_in(
             keeper = Keeper(run, folder, going_on.point if going_on else None, tell=console.note)
             if going_on and going_on.entry:
                 keeper.position.lineage.append(going_on.entry)
+            sinks = sinks if leads else Loggers()
             sinks.start(console.say, folder, name=name_of(folder), config=container(composition.config))
             session = Session(run, keeper, console, sinks, train_flops=network.train_flops)
             session.until = until if until != session.steps else None
@@ -132,6 +161,8 @@ def surroundings(run: Run) -> dict[str, Any]:
     facts = {"device": describe(run.engine.device), "threads": threads(), "data_fingerprint": run.data_fingerprint}
     if run.initial_weights_sha256:
         facts[INITIAL_WEIGHTS] = run.initial_weights_sha256
+    if (size := run.engine.ranks.size) > 1:
+        facts["ranks"] = size
     as_read_back: dict[str, Any] = json.loads(json.dumps(environment(**facts)))
     return as_read_back
 

@@ -37,7 +37,7 @@ def summary(run: Run, keeper: Keeper, pace: Pace, probe: Probe, processor: Proce
         "seconds": keeper.seconds,
         "seconds_to_first_step": pace.to_first_step,
         "peak_memory_bytes": peak_memory(engine.device),
-        "ranks": 1,
+        "ranks": engine.ranks.size,
         "skipped_steps": position.skipped,
         "rollbacks": position.rollbacks,
         "resumed": position.lineage,

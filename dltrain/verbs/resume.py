@@ -1,6 +1,7 @@
 """Go on with an interrupted run or sweep, or train a finished run longer: `dltrain resume RUN [overrides]`."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from dltrain.config.errors import ConfigError, UsageError
@@ -31,9 +32,10 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
 
     folder = find(runs[0], outputs)
     composition = stored.read(folder / "config.yaml", overrides)
+    from dltrain.verbs._launch import run_ranks
     from dltrain.verbs._start import go_on
 
-    return go_on(folder, composition, allow_changes=flags.allow_changes)
+    return run_ranks(composition, partial(go_on, folder), allow_changes=flags.allow_changes)
 
 
 def _go_on_with_sweep(folder: Path, overrides: list[str], *, allow_changes: bool) -> int:

@@ -56,10 +56,11 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         return 0
     if composition.sweep:
         raise ConfigError(f"{asking(composition)} is a sweep of {' '.join(composition.sweep)}: add -m")
+    from dltrain.verbs._launch import run_ranks
     from dltrain.verbs._start import train
 
     config = composition.config
-    return train(composition, parent=Path(config.outputs_dir) / "runs", name=config.name)
+    return run_ranks(composition, train, parent=Path(config.outputs_dir) / "runs", name=config.name)
 
 
 def run_sweep(

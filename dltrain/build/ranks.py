@@ -1,0 +1,29 @@
+"""What several ranks cannot do together, and what each has of the machine."""
+
+import torch
+from omegaconf import DictConfig
+
+from dltrain.config.errors import ConfigError
+from dltrain.engine import Ranks, searches
+from dltrain.engine.device import configure
+
+
+def set_up(device: torch.device, node: DictConfig, ranks: Ranks) -> None:
+    """Set what `device` says for the whole process; where it names no threads, ranks have a part of them each."""
+    threads = ranks.threads() if node.threads is None else node.threads
+    configure(device, threads=threads, tf32=node.tf32, deterministic=node.deterministic)
+
+
+def check_ranks(config: DictConfig, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+    """Refuse what would have a rank act alone while the others wait for it. Raises ConfigError."""
+    if ranks.size == 1:
+        return
+    for holds, words in (
+        (searches(optimizer), f"optim.name={config.optim.name} decides within its step, which one rank alone can"),
+        (config.device.compile != "off", f"device.compile={config.device.compile} is for one rank"),
+        (config.trainer.microbatch == "auto", "trainer.microbatch=auto is for one rank; name a number of examples"),
+        (config.trainer.check_all, "trainer.check_all=true is for one rank"),
+        (config.data.name == "function", "data=function is for one rank: a step there is a single point"),
+    ):
+        if holds:
+            raise ConfigError(f"{words}; there are {ranks.size}")

@@ -1,0 +1,72 @@
+"""Whatever ends a piece of work becomes an exit code and one line."""
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from dltrain.run.signals import Interrupted, heard, stoppable
+
+UNFORESEEN, OUT_OF_MEMORY, CANNOT_WRITE, REFUSED, INTERRUPTED = 1, 71, 74, 78, 130
+WRITING_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
+    """Do some work and return its exit code; whatever goes wrong is said in one line, to `debug` with where."""
+    try:
+        with stoppable():
+            return work()
+    except (KeyboardInterrupt, Interrupted) as interruption:
+        return say("interrupted", getattr(interruption, "exit_code", INTERRUPTED))
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if heard:  # and something made another error of it
+            return say("interrupted", heard[0])
+        if debug:
+            traceback.print_exc()
+        message, code = _worded(error)
+        return code if _is_known(error, code) else say(message, code)
+
+
+def _worded(error: Exception) -> tuple[str, int]:
+    """One line and the exit code of an error; those of ours carry both."""
+    message = " ".join(str(error).split())
+    code: Any = getattr(error, "exit_code", None)
+    if code is not None:
+        return message, code
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in message
+    ):
+        return "out of memory: try a smaller data.batch_size, or trainer.microbatch", OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in WRITING_FAILS:
+        where = f" {error.filename}" if error.filename else ""
+        return f"cannot write{where}: {error.strerror}", CANNOT_WRITE
+    if f"(os error {errno.ENOSPC})" in message:  # as safetensors says it
+        return f"cannot write: {message}", CANNOT_WRITE
+    first = " ".join(str(error).strip().split("\n")[0].split())
+    return f"unforeseen {type(error).__name__}: {first} (--debug shows where)", UNFORESEEN
+
+
+def _is_known(error: Exception, code: int) -> bool:
+    """Whether the first of several ranks says it: it told the others, or what is refused is refused by all."""
+    return _rank() != "0" and (code == REFUSED or getattr(error, "is_told", False))
+
+
+def _rank() -> str:
+    """The number of this one of the processes that torchrun has started."""
+    return os.environ.get("RANK", "0")
+
+
+def say(message: str, code: int) -> int:
+    """Print a line about what ended the work, with the rank where there are others; returns the code."""
+    with contextlib.suppress(BrokenPipeError):
+        where = "" if (rank := _rank()) == "0" else f"rank {rank}: "
+        print(f"dltrain: {where}{message}", file=sys.stderr)
+    return code

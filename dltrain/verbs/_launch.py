@@ -1,0 +1,92 @@
+"""Several ranks of one run on this machine, started and watched over by torchrun's elastic agent."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dltrain.config.compose import Composition
+from dltrain.config.errors import ConfigError
+from dltrain.verbs._guarded import guarded
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+
+
+class RankLost(Exception):  # noqa: N818
+    """A rank ended without a word."""
+
+    exit_code = 1
+
+
+def run_ranks(composition: Composition, work: Callable[..., int], **keywords: Any) -> int:
+    """Do some work with a composition, on as many ranks as it asks for; returns the exit code of what ended them.
+
+    One rank is this process, and so is each of those that torchrun has started. `work` is a function of a module.
+    Raises ConfigError where there are too few devices, and RankLost where a rank was killed.
+    """
+    if composition.config.device.count == 1 or "RANK" in os.environ:
+        return work(composition, **keywords)
+    return _launch(composition, work, keywords)
+
+
+def _launch(composition: Composition, work: Callable[..., int], keywords: dict[str, Any]) -> int:
+    """Start the ranks as new processes, which talk on the loopback interface alone."""
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    count = composition.config.device.count
+    _check_devices(composition.config.device.name, count)
+    for library in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id="dltrain",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        start_method="forkserver",  # of a process that has imported torch for all of them
+        logs_specs=DefaultLogsSpecs(),
+    )
+    for name in ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the ranks say themselves why they end
+    multiprocessing.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start"])
+    try:
+        elastic_launch(config, rank)(work, composition, keywords)
+    except SignalException as stop:
+        return 130 if stop.sigval == signal.SIGINT else 143
+    except ChildFailedError as error:
+        return _code({number: failure.exitcode for number, failure in error.failures.items()})
+    return 0
+
+
+def rank(work: Callable[..., int], composition: Composition, keywords: dict[str, Any]) -> None:
+    """Be one of the ranks, to the exit code of its work."""
+    sys.exit(guarded(lambda: work(composition, **keywords)))
+
+
+def _code(ended: dict[int, int]) -> int:
+    """Of ranks that ended with some code that which says why; the others have then lost one that they wait for."""
+    for number, code in ended.items():
+        if code < 0:
+            name = signal.Signals(-code).name
+            raise RankLost(f"rank {number} was killed by {name}: all were ended; dltrain resume goes on")
+    return max(ended.values())
+
+
+def _check_devices(name: str, count: int) -> None:
+    """Refuse more ranks than there are GPUs for."""
+    import torch
+
+    from dltrain.engine import select
+
+    kind = select(name).type
+    there = torch.cuda.device_count() if kind == "cuda" else 1 if kind == "mps" else count
+    if count > there:
+        raise ConfigError(f"device.count={count}: there {'are' if there > 1 else 'is'} {there} {kind} here")
