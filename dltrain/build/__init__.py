@@ -58,8 +58,7 @@ def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = N
     Raises ConfigError, DataError, DeviceError or RunError, each with one line for the user.
     """
     trainer = schema.Trainer(**config.trainer)
-    device = select(config.device.name)
-    ranks = ranks or Ranks()
+    device, ranks = select(config.device.name), ranks or Ranks()
     set_up(device, config.device, ranks)
     supply = Supply(config, trainer, ranks)
     served = supply.served
