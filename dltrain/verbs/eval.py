@@ -55,13 +55,18 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     show(found, folder.resolve().name)
     if failure:
         raise failure
-    if (folder / "report.html").is_file():  # which shows what was known before
-        from dltrain.report.run_page import draw_page
-
-        written.append(draw_page(folder))
-    for path in written:
+    for path in [*written, *_page_drawn_anew(folder)]:
         print(f"wrote  {path}")
     return 0
+
+
+def _page_drawn_anew(folder: Path) -> list[Path]:
+    """The run's page where it has one, which shows what was known before."""
+    if not (folder / "report.html").is_file():
+        return []
+    from dltrain.report.run_page import draw_page
+
+    return [draw_page(folder)]
 
 
 def _looks(folder: Path, trial: Any) -> dict[str, int] | None:
@@ -87,7 +92,10 @@ def _write(folder: Path, trial: Any, which: str, found: dict[str, Any], table: I
     other = [] if trial.own_data else [trial.run.data_fingerprint[:8]]
     end = "-".join([trial.split, *([which] if which != "best" else []), *other])
     files = [folder / f"evaluation-{end}.json", folder / f"predictions-{end}.csv"]
-    with replacing(files[1]) as draft, draft.open("w", newline="") as file:
+    with (
+        replacing(files[1]) as draft,
+        draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,  # folders' names are bytes
+    ):
         csv.writer(file, lineterminator="\n").writerows(table)
     write_json(files[0], found)
     return files
