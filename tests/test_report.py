@@ -40,7 +40,7 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.source = path.read_text()
+        self.source = path.read_text(encoding="utf-8")
         self.numbers: dict[str, tuple[str, str]] = {}
         self.tables: dict[str, list[list[str]]] = {}
         self.tags: list[tuple[str, dict[str, str | None]]] = []
@@ -200,6 +200,19 @@ def test_names_from_outside_are_text(first):
     assert "<img src=x" not in page.source
     assert "javascript:" not in page.source
     assert page.tables["Counts"][1][0] == HOSTILE
+
+
+def test_names_turn_nothing_around(first):
+    found = evaluation(first)
+    found["classes"][0]["name"], found["classes"][1]["name"] = "\u202eback\x1b\udce9", "שלום"
+    found["confusion"][2][:2] = [0, 1000]
+    found["worst"][0].update(target=0, prediction=1)
+    change(first / "evaluation-test.json", **found)
+    source = drawn(first).source
+    assert not set("\u202e\x1b\udce9") & set(source)
+    assert '<th scope="row">?back??</th>' in source
+    assert '<bdi>שלום</bdi> <span class="soft">' in source
+    assert "<b><bdi>?back??</bdi></b><br>taken for <b><bdi>שלום</bdi></b>" in source
 
 
 def test_what_is_missing_is_said(first):
