@@ -249,6 +249,28 @@ def test_what_is_damaged_is_left_out_and_said(first, name, content):
     assert page.has("validation accuracy") or name in ("summary.json", "metrics.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("harm", "note"),
+    [
+        (lambda run: (run / "summary.json").write_text("{}"), "summary.json is left out: it tells no status"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is left out: it is not there"),
+        (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe"), "metrics.jsonl is left out: it holds no row"),
+        (lambda run: (run / "metrics.jsonl").write_bytes(b""), "metrics.jsonl is left out: it holds no row"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoints/ is left out: it holds no weights"),
+    ],
+)
+def test_what_a_run_that_is_over_lacks_is_said_and_one_that_has_begun_lacks_nothing(first, harm, note):
+    assert "What is left out" not in drawn(first).source
+    harm(first)
+    page = drawn(first)
+    assert page.has(note)
+    assert page.source.count("<li>") - page.source.count("<li><img") == 1
+    shutil.rmtree(first / "checkpoints", ignore_errors=True)
+    for name in ("summary.json", "metrics.jsonl", "evaluation-test.json"):
+        (first / name).unlink(missing_ok=True)
+    assert "What is left out" not in drawn(first).source
+
+
 def test_damaged_weights_are_left_out(first):
     for path in first.glob("checkpoints/*/model.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
@@ -297,6 +319,7 @@ def test_runs_without_classes_have_their_own_numbers():
     folder = run("data=function", "model=point", "optim=sgd", "optim.lr=0.1", "data.steps=3")
     page = Page(folder / "report.html")
     assert page.numbers.keys() == {"summary:val.loss"}
+    assert "What is left out" not in page.source
     assert page.has("every step on a landscape is an evaluation")
 
 
