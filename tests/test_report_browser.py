@@ -15,7 +15,7 @@ from dltrain.verbs._sweep_page import write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-LONG = "a class whose name is as long as names are shown at all"
+LONG = "a class whose name is longer than names are shown in a table of this page"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 # Of each text its contrast with what lies behind it, by WCAG 2.2's formula; the least ones, with their texts.
