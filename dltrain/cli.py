@@ -48,7 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def have_somewhere_to_print() -> None:
-    """Print to nowhere where the terminal is closed, and print what a terminal has no letters for as codes."""
+    """Print to nowhere where the terminal is closed, and print what a terminal has no letters for as codes.
+
+    A terminal of no columns is one of which nothing is known.
+    """
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name, "").strip("0") == "":
+            os.environ.pop(name, None)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -322,3 +323,15 @@ def test_a_landscape_has_nothing_to_evaluate(capsys):
     folder = run("data=function", "model=point", "optim=sgd", "optim.lr=0.1", "data.steps=3")
     assert main(["eval", str(folder)]) == 78
     assert "metrics.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its folders have names in UTF-8 alone")
+def test_a_class_whose_folder_is_not_named_in_utf_8_is_told_of_with_codes():
+    for name in ("caf\udce9", "tea"):
+        (Path("pictures") / name).mkdir(parents=True)
+        for number in range(12):
+            Image.new("L", (28, 28), number * 9).save(Path("pictures") / name / f"{number}.png")
+    words = ("data=image_folder", "data.root=pictures", "data.image_size=28", "data.val_size=8", "data.batch_size=8")
+    folder = run(*words, "model=mlp", "trainer.epochs=1", "data.cache=false", "device=cpu")
+    evaluated(folder, "--split", "val", end="val")
+    assert {line["target"] for line in predictions(folder, "val")} == {"caf\\udce9", "tea"}

@@ -119,17 +119,24 @@ def test_a_file_does_what_the_run_does_and_its_card_says_how(folders, kind, name
 
     (program,) = re.findall(r"^```python\n(.*?)^```", (exports / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert ("dltrain" in program) == (kind == "safetensors")
+    check_size(program)
     monkeypatch.chdir(exports)
     picture = np.random.default_rng(1).integers(0, 256, (28, 28, 3), np.uint8)
-    Image.fromarray(picture).save("picture.png")
+    Image.fromarray(picture).save("photo.png")
     exec(program, {})
     trained = dltrain.load("..")
     side, mode = (28, {"grey": "L", "colour": "RGB"}[name])
-    seen = np.array(Image.open("picture.png").convert(mode).resize((side, side), Image.Resampling.BILINEAR))
+    seen = np.array(Image.open("photo.png").convert(mode).resize((side, side), Image.Resampling.BILINEAR))
     seen = seen[None, None] if mode == "L" else seen.transpose(2, 0, 1)[None]
     images = np.zeros((2, 1 if mode == "L" else 3, side, side), np.uint8) if kind == "torch_export" else seen
     expected = [trained.class_names[place] for place in trained.predict(images).argmax(1)]
     assert capsys.readouterr().out.strip() == str(expected if kind == "torch_export" else expected[0])
+
+
+def check_size(program: str) -> None:
+    lines = program.splitlines()
+    assert len(lines) <= 5
+    assert max(map(len, lines)) <= 100
 
 
 def test_the_preprocessing_inside_is_standardization_and_torchs_antialiased_resize(folders):
@@ -337,7 +344,7 @@ def test_the_card_tells_what_was_measured_and_shows_names_as_they_are(folders):
     assert escaped("a\n# b\x1b[1m") == r"a\?\# b\?\[1m"
     assert "0.001" in str(json.loads((folders["colour"] / "exports/exports.json").read_text())["exports"][0]["parity"])
     told = json.loads((folders["colour"] / "evaluation-val.json").read_text())["metrics"]
-    assert f"| val | balanced accuracy | {told['balanced_accuracy']:.4f} | `evaluation-val.json` |" in text
+    assert f"| val | balanced accuracy | {told['balanced_accuracy']:.4f} | 16 | `evaluation-val.json` |" in text
     assert f"| test | loss | {summary(folders['grey'])['test']['loss']:.4f}" not in text
     assert "minus " in text
     assert "resized" not in text
@@ -346,9 +353,29 @@ def test_the_card_tells_what_was_measured_and_shows_names_as_they_are(folders):
     assert main(["export", "grey"]) == 0
     text = (folders["grey"] / "exports/README.md").read_text()
     best = summary(folders["grey"])["test"]
-    assert f"| test | loss | {best['loss']:.4f} | `evaluation-test.json` |" in text
+    assert f"| test | loss | {best['loss']:.4f} | 64 | `evaluation-test.json` |" in text
+    assert "did not read all" not in text
     assert "then resized to 32x32 pixels, bilinear and antialiased" in text
     assert "looked at once" in text
+
+
+def test_the_card_tells_what_the_files_were_compared_on(folders):
+    shutil.copytree("colours", "others")
+    next(Path("others").rglob("0.png")).unlink()
+    card = folders["colour"] / "exports/README.md"
+    own = json.loads((folders["colour"] / "environment.json").read_text())["data_fingerprint"]
+    assert main(["export", "colour", "--data", "data.root=others"]) == 0
+    text = card.read_text()
+    assert "of val of other data |" in text
+    assert "the run's data where the table names no other" in text
+    assert (
+        f"no file was compared on its examples as they were in training. SHA-256 of the decoded data then: `{own}`"
+        in text
+    )
+    assert main(["export", "colour", "--format", "torch_export"]) == 0
+    text = card.read_text()
+    assert text.count("of val of other data |") == 1
+    assert f"48 train, 16 val examples. SHA-256 of the decoded data: `{own}`" in text
 
 
 @pytest.mark.parametrize(
@@ -360,7 +387,9 @@ def test_the_card_tells_what_was_measured_and_shows_names_as_they_are(folders):
             "loss=mse",
             "data.num_train=200",
             "data.num_test=50",
-            "data.val_size=50",
+            "data.val_size=train",
+            "data.batch_size=20",
+            "trainer.limit_test_batches=1",
         ),
         ("data=markov_text", "model=rnn", "data.num_train=2000", "data.num_test=500", "data.length=16"),
     ],
@@ -376,8 +405,16 @@ def test_what_are_no_images_become_safetensors_alone(words, capsys, monkeypatch)
     assert torch.equal(own.predict(inputs), restored.predict(inputs))
     (program,) = re.findall(r"^```python\n(.*?)^```", (folder / "exports/README.md").read_text(), re.M | re.S)
     monkeypatch.chdir(folder / "exports")
+    check_size(program)
     exec(program, {})
     monkeypatch.chdir(folder.parents[2])
+    text = (folder / "exports/README.md").read_text()
+    assert ("every label of it" in text) == bool(own.class_names)
+    assert "did not read all examples: `trainer.limit_train_batches=2`" in text
+    if not own.class_names:
+        assert re.search(r"\| test \| loss \| [\d.]+ \| 20 \|", text)
+        assert "val examples" not in text
+        assert "validated on its own training examples" in text
     for kind in ("onnx", "torch_export"):
         assert f"--format {kind} is for images" in refused(capsys, "run", "--format", kind, code=78)
 

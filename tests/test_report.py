@@ -40,7 +40,7 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.source = path.read_text()
+        self.source = path.read_text(encoding="utf-8")
         self.numbers: dict[str, tuple[str, str]] = {}
         self.tables: dict[str, list[list[str]]] = {}
         self.tags: list[tuple[str, dict[str, str | None]]] = []
@@ -211,6 +211,19 @@ def test_names_from_outside_are_text(first):
     assert page.tables["Counts"][1][0] == HOSTILE
 
 
+def test_names_turn_nothing_around(first):
+    found = evaluation(first)
+    found["classes"][0]["name"], found["classes"][1]["name"] = "\u202eback\x1b\udce9", "שלום"
+    found["confusion"][2][:2] = [0, 1000]
+    found["worst"][0].update(target=0, prediction=1)
+    change(first / "evaluation-test.json", **found)
+    source = drawn(first).source
+    assert not set("\u202e\x1b\udce9") & set(source)
+    assert '<th scope="row">?back??</th>' in source
+    assert '<bdi>שלום</bdi> <span class="soft">' in source
+    assert "<b><bdi>?back??</bdi></b><br>taken for <b><bdi>שלום</bdi></b>" in source
+
+
 def test_what_is_missing_is_said(first):
     for name in ("summary.json", "environment.json", "metrics.jsonl", "evaluation-test.json"):
         (first / name).unlink()
@@ -243,6 +256,28 @@ def test_what_is_damaged_is_left_out_and_said(first, name, content):
     page = drawn(first)
     assert "What is left out" in page.source
     assert page.has("validation accuracy") or name in ("summary.json", "metrics.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("harm", "note"),
+    [
+        (lambda run: (run / "summary.json").write_text("{}"), "summary.json is left out: it tells no status"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is left out: it is not there"),
+        (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe"), "metrics.jsonl is left out: it holds no row"),
+        (lambda run: (run / "metrics.jsonl").write_bytes(b""), "metrics.jsonl is left out: it holds no row"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoints/ is left out: it holds no weights"),
+    ],
+)
+def test_what_a_run_that_is_over_lacks_is_said_and_one_that_has_begun_lacks_nothing(first, harm, note):
+    assert "What is left out" not in drawn(first).source
+    harm(first)
+    page = drawn(first)
+    assert page.has(note)
+    assert page.source.count("<li>") - page.source.count("<li><img") == 1
+    shutil.rmtree(first / "checkpoints", ignore_errors=True)
+    for name in ("summary.json", "metrics.jsonl", "evaluation-test.json"):
+        (first / name).unlink(missing_ok=True)
+    assert "What is left out" not in drawn(first).source
 
 
 def test_damaged_weights_are_left_out(first):
@@ -293,6 +328,7 @@ def test_runs_without_classes_have_their_own_numbers():
     folder = run("data=function", "model=point", "optim=sgd", "optim.lr=0.1", "data.steps=3")
     page = Page(folder / "report.html")
     assert page.numbers.keys() == {"summary:val.loss"}
+    assert "What is left out" not in page.source
     assert page.has("every step on a landscape is an evaluation")
 
 

@@ -15,6 +15,7 @@ from dltrain.verbs._sweep_page import write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+LONG = "a class whose name is longer than names are shown in a table of this page"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 # Of each text its contrast with what lies behind it, by WCAG 2.2's formula; the least ones, with their texts.
@@ -66,6 +67,7 @@ def pages(tmp_path_factory):
         found = evaluation(folder)
         found["classes"][0]["name"] = HOSTILE
         found["classes"][1]["precision"] = 0.9876
+        found["classes"][2]["name"] = LONG
         change(folder / "evaluation-test.json", **found)
         sweep = Path("outputs/sweeps/swept").resolve()
         rows = write_sweep(
@@ -168,6 +170,9 @@ def test_every_text_stands_out_and_a_phone_has_room(visit, name, scheme):
     assert len(contrasts) > 60
     assert contrasts[0][0] >= 4.5, contrasts[:5]
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+    if name == "run":
+        head = page.locator(f"#matrix tbody th[title='{LONG}']")
+        assert head.bounding_box()["width"] <= 0.4 * 360
 
 
 def test_it_is_heard_and_walked_through(visit):

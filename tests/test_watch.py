@@ -105,7 +105,9 @@ def test_a_picture_fits_the_terminal(folder, width, height):
         assert any("loss by step" in line and "accuracy by step" in line for line in lines)
 
 
-def test_a_completed_run_has_its_numbers_and_no_colour_in_a_pipe(completed, capsys):
+def test_a_completed_run_has_its_numbers_and_no_colour_in_a_pipe(completed, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    monkeypatch.setenv("LINES", "0")
     text = shown(capsys, str(completed))
     summary = json.loads((completed / "summary.json").read_text())
     assert text.startswith("run  completed  epoch 6.00/6  step 30\n")

@@ -256,7 +256,10 @@ def test_wrong_command_lines_are_answered_with_their_fix(surroundings, monkeypat
     assert files(surroundings) == before
 
 
-@pytest.mark.parametrize("line", ["lr=0.1", "--lr 0.1", "model = lenet", "eval frist"])
+COLD = ["lr=0.1", "--lr 0.1", "model = lenet", "eval frist", "predict frist a.png", "overfit steps=10"]
+
+
+@pytest.mark.parametrize("line", COLD)
 def test_a_refusal_is_quick_in_a_process_of_its_own_and_torch_is_not_imported(line, surroundings):
     program = "import sys; from dltrain.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     environment = {"PYTHONPATH": str(Path(dltrain.__file__).parents[1]), "PATH": os.environ["PATH"]}

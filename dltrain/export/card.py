@@ -12,23 +12,24 @@ from dltrain.run.folder import read_json
 from dltrain.trained import Trained
 
 PUNCTUATION = re.compile(r"([!-+./:-@\[-`{-~])")  # all of ASCII but the comma and the hyphen
+LIMITS = (*(f"limit_{split}_batches" for split in ("train", "val", "test")), "overfit_batches")
 Entry = dict[str, Any]
 
 
 def card(folder: Path, trained: Trained, entries: list[Entry]) -> str:
     """Markdown about all exports of a run, which `exports.json` lists; `trained` has the weights of the last one."""
-    model, data = escaped(trained.config.model.name), entries[-1]["data"]
+    model, name = (escaped(each.name) for each in (trained.config.model, trained.config.data))
     parts = [
-        f"# {model} on {escaped(data['name'])}: exports of the run {escaped(folder.resolve().name)}",
-        _files(entries),
+        f"# {model} on {name}: exports of the run {escaped(folder.resolve().name)}",
+        _files(trained, entries),
         "## How to use it",
         *(f"`{entry['file']}`:\n\n```python\n{usage(trained, entry)}```" for entry in entries),
         f"## What goes in and comes out\n\n{_inputs(trained, entries[-1])}",
         _classes(trained),
-        f"## Data\n\n{_data(data)}",
+        f"## Data\n\n{_data(folder, trained, entries)}",
         f"## Results\n\n{_results(folder, trained)}",
         f"## Training\n\n{_training(folder, trained)}",
-        f"## Limits\n\n{_limits(folder, trained, data)}",
+        f"## Limits\n\n{_limits(folder, trained)}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -45,17 +46,20 @@ def table(columns: list[str], rows: list[list[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def _files(entries: list[Entry]) -> str:
+def _files(trained: Trained, entries: list[Entry]) -> str:
     rows: list[list[object]] = []
     for entry in entries:
         parity, weights = entry["parity"], entry["checkpoint"]
         step = f"step {weights['step']}{', averaged' if weights['averaged'] else ''}"
         found = f"{parity['largest']:.2g} ({parity['allowed']:.2g} allowed)"
-        compared = f"{parity['examples']} of {parity['split']}"
+        compared = f"{parity['examples']} of {parity['split']}{'' if entry['data']['same'] else ' of other data'}"
         rows.append([entry["file"], step, f"{entry['bytes']:,}", entry["sha256"], compared, found])
     columns = ["file", "weights", "bytes", "SHA-256", "compared on", "largest difference"]
-    same = "Each file was loaded and run by itself, in float32 on a CPU, on examples of the run's data, and gave"
-    return f"{table(columns, rows)}\n\n{same} the run's outputs up to the difference shown and every label of it."
+    alone = all(entry["data"]["same"] for entry in entries)
+    whose = "the run's data" if alone else "the run's data where the table names no other"
+    labels = " and every label of it" if trained.class_names else ""
+    same = f"Each file was loaded and run by itself, in float32 on a CPU, on examples of {whose}, and gave"
+    return f"{table(columns, rows)}\n\n{same} the run's outputs up to the difference shown{labels}."
 
 
 def _inputs(trained: Trained, entry: Entry) -> str:
@@ -73,8 +77,8 @@ def _inputs(trained: Trained, entry: Entry) -> str:
         )
     if isinstance(prepared, Features):
         return (
-            f"Vectors float32 (N, {sizes}) in the data's own units, which are standardized by means and deviations of "
-            "the training rows; numbers come out in the target's unit, classes as probabilities."
+            f"Vectors float32 (N, {sizes}) in the data's own units, which are standardized by the means and deviations "
+            "that the run took from its data; numbers come out in the target's unit, classes as probabilities."
         )
     return "Tokens int64 (N, T) by their places in the vocabulary; out come probabilities of each next one."
 
@@ -93,11 +97,22 @@ def _classes(trained: Trained) -> str:
     return f"## Classes\n\n{table(['place', 'class'], rows)}"
 
 
-def _data(data: dict[str, Any]) -> str:
-    if not data["same"]:
-        return "The file was compared on other data than the run was trained with; what follows is about the run's."
-    sizes = ", ".join(f"{count:,} {part}" for part, count in data["examples"].items() if count)
-    return f"{escaped(data['name'])}: {sizes} examples. SHA-256 of the decoded data: `{data['fingerprint']}`."
+def _data(folder: Path, trained: Trained, entries: list[Entry]) -> str:
+    """What the run was trained with, as an export that found it again tells, else as the run does."""
+    node, told = trained.config.data, (read_json(folder / "environment.json") or {}).get("data_fingerprint")
+    own = next((entry["data"] for entry in reversed(entries) if entry["data"]["same"]), None)
+    if own is None:
+        found = "no file was compared on its examples as they were in training"
+        return f"{escaped(node.name)}; {found}. SHA-256 of the decoded data then: `{told}`."
+    counts = {part: count for part, count in own["examples"].items() if count}
+    if _validates_by_training(trained):
+        counts.pop("val", None)
+    sizes = ", ".join(f"{count:,} {part}" for part, count in counts.items())
+    return f"{escaped(node.name)}: {sizes} examples. SHA-256 of the decoded data: `{own['fingerprint']}`."
+
+
+def _validates_by_training(trained: Trained) -> bool:
+    return bool(trained.config.data.val_size == "train")
 
 
 def _results(folder: Path, trained: Trained) -> str:
@@ -105,6 +120,9 @@ def _results(folder: Path, trained: Trained) -> str:
     step = trained.checkpoint["step"]
     found = {row["split"]: ("the run's record", row) for row in trained.rows if row["step"] == step}
     summary = read_json(folder / "summary.json") or {}
+    counts = dict(summary.get("examples") or {})
+    if "train" in found and not float(found["train"][1]["epoch"]).is_integer():
+        counts.pop("train", None)  # the row is over the examples since the row before
     if (summary.get("best") or {"step": summary.get("steps")})["step"] != step:
         found.pop("test", None)  # which is of the best weights, whatever step it was read at
     elif summary.get("test"):
@@ -113,8 +131,9 @@ def _results(folder: Path, trained: Trained) -> str:
         told = read_json(path)
         if told and told["checkpoint"]["step"] == step and told["data"]["same"]:
             found[told["split"]] = (f"`{path.name}`", told["metrics"])
+            counts[told["split"]] = told["examples"]
     rows: list[list[object]] = [
-        [split, key.replace("_", " "), f"{value:.4f}", source]
+        [split, key.replace("_", " "), f"{value:.4f}", f"{counts[split]:,}" if split in counts else "-", source]
         for split, (source, numbers) in found.items()
         for key, value in numbers.items()
         if key not in ("step", "epoch", "lr", "images_per_second") and isinstance(value, float)
@@ -122,7 +141,7 @@ def _results(folder: Path, trained: Trained) -> str:
     if not rows:
         return f"None was measured with these weights, of step {step}; `dltrain eval` does it."
     return f"Of the weights of step {step}, the train split as it was during training:\n\n" + table(
-        ["split", "measure", "value", "from"], rows
+        ["split", "measure", "value", "examples", "from"], rows
     )
 
 
@@ -139,12 +158,17 @@ def _training(folder: Path, trained: Trained) -> str:
     return f"{table(['', ''], rows)}\n\n`config.yaml` of the run has every setting."
 
 
-def _limits(folder: Path, trained: Trained, data: dict[str, Any]) -> str:
-    counted = looks.words(looks.count(folder))
-    precision = (read_json(folder / "summary.json") or {}).get("precision", "fp32")
+def _limits(folder: Path, trained: Trained) -> str:
+    summary = read_json(folder / "summary.json") or {}
+    precision = summary.get("precision", "fp32")
     lines = [
         f"One run with one seed ({trained.config.seed}): another one gives other numbers.",
-        f"{counted[0].upper()}{counted[1:]}; each look makes its numbers less of a held-out estimate.",
+        _held_out(folder, summary),
+        "The run validated on its own training examples (`data.val_size=train`): the val numbers are about examples "
+        "that it learned from."
+        if _validates_by_training(trained)
+        else "",
+        _not_all(trained),
         "The numbers are about data like these; no other were tried, and the answer to anything is one of the classes."
         if trained.class_names
         else "The numbers are about data like these; no other were tried.",
@@ -155,3 +179,17 @@ def _limits(folder: Path, trained: Trained, data: dict[str, Any]) -> str:
         level = f"The training images have a mean grey level of {trained.preparation.level:.0f} of 255"
         lines.append(f"{level}: pictures that are much darker or brighter, or inverted, are foreign to the model.")
     return "\n".join(f"- {line}" for line in lines if line)
+
+
+def _held_out(folder: Path, summary: dict[str, Any]) -> str:
+    """How far the test set is one that was held out."""
+    if "test" not in (summary.get("examples") or {"test": None}):
+        return "There is no test set."
+    counted = looks.words(looks.count(folder))
+    return f"{counted[0].upper()}{counted[1:]}; each look makes its numbers less of a held-out estimate."
+
+
+def _not_all(trained: Trained) -> str:
+    """The settings by which the run read a part of its examples alone."""
+    set_ones = [f"`trainer.{key}={value}`" for key in LIMITS if (value := trained.config.trainer.get(key)) is not None]
+    return f"The run did not read all examples: {', '.join(set_ones)}." if set_ones else ""

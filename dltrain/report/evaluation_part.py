@@ -40,7 +40,8 @@ def evaluation(folder: Path, summary: dict[str, Any] | None) -> dict[str, Any] |
 
 def _classes(found: dict[str, Any]) -> dict[str, Any]:
     """Of classes: a line each, the confusion matrix or its largest entries, and the worst mistakes."""
-    names = [clipped(str(each["name"]), LONGEST_NAME) for each in found["classes"]]
+    whole = [clipped(str(each["name"])) for each in found["classes"]]
+    names = [clipped(name, LONGEST_NAME) for name in whole]
     counts = [[int(count) for count in row] for row in found["confusion"]]
     if len(counts) != len(names) or any(len(row) != len(names) for row in counts):
         raise ValueError("the confusion matrix does not have a line a class")
@@ -59,14 +60,14 @@ def _classes(found: dict[str, Any]) -> dict[str, Any]:
             for place in order[:MOST_CLASSES] or range(len(lines))
         ],
         "classes_left_out": max(0, len(lines) - MOST_CLASSES),
-        "matrix": _matrix(names, counts) if len(names) <= MOST_MATRIX else None,
+        "matrix": _matrix(names, counts, whole) if len(names) <= MOST_MATRIX else None,
         "pairs": _pairs(names, counts),
         "worst": _worst(found["worst"], names),
     }
 
 
-def _matrix(names: list[str], counts: list[list[int]]) -> dict[str, Any]:
-    """The rows of the matrix; a shade of 0 to 10 tells what share of the row's examples is in a cell."""
+def _matrix(names: list[str], counts: list[list[int]], whole: list[str]) -> dict[str, Any]:
+    """The rows of the matrix, with whole names too; a shade of 0 to 10 tells a cell's share of the row's examples."""
     rows = []
     for place, row in enumerate(counts):
         total = sum(row) or 1
@@ -74,7 +75,7 @@ def _matrix(names: list[str], counts: list[list[int]]) -> dict[str, Any]:
             {"count": count, "shade": -(-SHADES * count // total), "right": other == place, "share": count / total}
             for other, count in enumerate(row)
         ]
-        rows.append({"name": names[place], "cells": cells})
+        rows.append({"name": names[place], "whole": whole[place], "cells": cells})
     return {"names": names, "rows": rows}
 
 

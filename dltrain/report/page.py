@@ -53,7 +53,7 @@ def write_page(folder: Path, template: str, **context: Any) -> Path:
     draft = path.with_name(f".{FILE}.{os.getpid()}")
     with writing(path):
         try:
-            draft.write_text(text, errors="replace")
+            draft.write_text(text, encoding="utf-8")
             draft.replace(path)
         except BaseException:
             draft.unlink(missing_ok=True)
@@ -75,6 +75,13 @@ def clipped(text: str, most: int = LONGEST) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def printable(value: Any) -> Any:
+    """A text without controls, such as those that turn around what follows; what is no text, or markup, as it is."""
+    if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
+        return value
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in value)
+
+
 def spaced(name: str) -> str:
     """A column's name in words."""
     return name.replace("_", " ")
@@ -90,6 +97,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=printable,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,

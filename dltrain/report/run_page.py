@@ -14,7 +14,7 @@ from dltrain.report.run_facts import Sources, facts, files, no_evaluation, repea
 from dltrain.report.run_record import curves, epochs
 from dltrain.run import looks
 from dltrain.run.folder import read_json
-from dltrain.run.record import read_rows
+from dltrain.run.record import FILE, read_rows
 
 UNKNOWN = {"word": "unknown", "told": "How far it has come cannot be read.", "tone": "bad"}
 
@@ -59,22 +59,45 @@ def try_page(folder: Path) -> str | None:
 def read(folder: Path, parts: Parts) -> Sources:
     """What the folder holds; a damaged file is as a missing one, and said to be."""
 
-    def content(name: str) -> dict[str, Any]:
-        found = read_json(folder / name)
-        if found is None and (folder / name).exists():
-            raise ValueError(f"{name} holds no JSON object")
-        return found or {}
-
-    rows = parts.make("metrics.jsonl", lambda: [row for row in read_rows(folder) if _is_row(row)])
+    summary = parts.make("summary.json", lambda: _content(folder / "summary.json", needed="status")) or None
+    rows = parts.make("metrics.jsonl", lambda: _rows(folder, summary or {}))
+    parts.make("checkpoints/", lambda: _check_weights(folder, summary or {}))
     config, origin = parts.make("config.yaml", lambda: _config(folder / "config.yaml")) or ({}, {})
     return Sources(
         folder,
         config=config,
         origin=origin,
         rows=rows or [],
-        summary=parts.make("summary.json", lambda: content("summary.json")) or None,
-        environment=parts.make("environment.json", lambda: content("environment.json")) or {},
+        summary=summary,
+        environment=parts.make("environment.json", lambda: _content(folder / "environment.json")) or {},
     )
+
+
+def _content(path: Path, *, needed: str | None = None) -> dict[str, Any]:
+    found = read_json(path)
+    if found is None and path.exists():
+        raise ValueError(f"{path.name} holds no JSON object")
+    if needed and found is not None and needed not in found:
+        raise ValueError(f"it tells no {needed}")
+    return found or {}
+
+
+def _rows(folder: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the record, which every run begins and not every run comes to write into."""
+    path, rows = folder / FILE, [row for row in read_rows(folder) if _is_row(row)]
+    over = (folder / "summary.json").exists() or any(folder.glob("checkpoints/step-*"))
+    if over and not path.is_file():
+        raise ValueError("it is not there")
+    if over and not rows and (summary.get("status") == "completed" or path.stat().st_size):
+        raise ValueError("it holds no row")
+    return rows
+
+
+def _check_weights(folder: Path, summary: dict[str, Any]) -> None:
+    """Raises ValueError where a run that has saved its weights has none."""
+    saved = summary.get("status") in ("completed", "interrupted") and summary.get("steps")
+    if saved and not any(folder.glob("checkpoints/step-*")):
+        raise ValueError("it holds no weights")
 
 
 def _is_row(row: Any) -> bool:

@@ -1,6 +1,5 @@
 """A short run of training steps alone: a row a step; nothing is evaluated, no weights are kept."""
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from omegaconf import OmegaConf
 
 from dltrain.build import Run, build
 from dltrain.config import stored
-from dltrain.config.compose import Composition, compose, parse
+from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.config.tree import container, spoken
 from dltrain.engine.device import describe, threads
@@ -24,30 +23,6 @@ from dltrain.train import Batches, Row, fit
 from dltrain.verbs._introduction import introduce
 
 FAILED = 70
-
-
-def add_flags(parser: argparse.ArgumentParser, *, steps: int) -> None:
-    """What all trials take beside overrides."""
-    parser.add_argument("--steps", type=int, default=steps, metavar="N")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[])
-    parser.add_argument("--multirun", "-m", action="store_true")
-
-
-def composed(words: Sequence[str], flags: argparse.Namespace, *, verb: str, least: int) -> Composition:
-    """What the words ask for. Raises ConfigError for several settings at once, and for what has no data set."""
-    many = next((word for word in words if parse(word).is_sweep_override()), "-m" if flags.multirun else None)
-    if many:
-        raise ConfigError(f"{many}: dltrain {verb} takes one setting at a time, and is no sweep")
-    if flags.steps < least:
-        raise ConfigError(f"--steps {flags.steps}: must be {least} or more")
-    composition = compose(words, config_dirs=flags.config_dir)
-    if composition.sweep:
-        raise ConfigError(
-            f"experiment={composition.choices['experiment']} is a sweep: dltrain {verb} takes one setting"
-        )
-    if composition.config.data.name == "function":
-        raise ConfigError(f"data=function: dltrain {verb} is for data sets, and a point on a landscape has none")
-    return composition
 
 
 def changed(composition: Composition, values: Mapping[str, Any]) -> tuple[Composition, list[str]]:

@@ -57,16 +57,18 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     show(found, folder.resolve().name)
     if failure:
         raise failure
-    for path in [*written, *_page(folder)]:
+    for path in [*written, *_page_drawn_anew(folder)]:
         print(f"wrote  {path}")
     return 0
 
 
-def _page(folder: Path) -> list[Path]:
-    """Draw the run's page anew where there is one, which shows what was known before."""
+def _page_drawn_anew(folder: Path) -> list[Path]:
+    """The run's page where it has one, which shows what was known before."""
+    if not (folder / "report.html").is_file():
+        return []
     from dltrain.report.run_page import draw_page
 
-    return [draw_page(folder)] if (folder / "report.html").is_file() else []
+    return [draw_page(folder)]
 
 
 def _looks(folder: Path, trial: Any) -> dict[str, int] | None:
@@ -92,7 +94,10 @@ def _write(folder: Path, trial: Any, which: str, found: dict[str, Any], table: I
     other = [] if trial.own_data else [trial.run.data_fingerprint[:8]]
     end = "-".join([trial.split, *([which] if which != "best" else []), *other])
     files = [folder / f"evaluation-{end}.json", folder / f"predictions-{end}.csv"]
-    with replacing(files[1]) as draft, draft.open("w", newline="") as file:
+    with (
+        replacing(files[1]) as draft,
+        draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,  # folders' names are bytes
+    ):
         csv.writer(file, lineterminator="\n").writerows(table)
     write_json(files[0], found)
     return files

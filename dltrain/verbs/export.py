@@ -26,13 +26,15 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if flags.tolerance is not None and not 0 <= flags.tolerance < 1:
         raise UsageError(f"--tolerance {flags.tolerance:g}: it is a part of the largest output, from 0 to below 1")
 
-    from dltrain.export.formats import FORMATS, check_installed
     from dltrain.run.folder import find
+
+    folder = find(names[0], outputs)  # before torch is imported
+
+    from dltrain.export.formats import FORMATS, check_installed
     from dltrain.trained import load
     from dltrain.verbs._exporting import examples_of, export
 
     check_installed(flags.format)
-    folder = find(names[0], outputs)
     trained = load(folder, checkpoint=flags.checkpoint)
     examples = examples_of(folder, trained, data)
     if examples.noun != "images" and FORMATS[flags.format].of_images_alone:

@@ -4,17 +4,16 @@ import argparse
 from typing import Any
 
 from dltrain.config.errors import ConfigError
+from dltrain.verbs import _trial_words
 
 FIRST, LAST, STEPS, FEWEST = 1e-7, 10.0, 100, 20
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The first and the last rate, and the steps from one to the other."""
-    from dltrain.verbs import _trial
-
     parser.add_argument("--from", dest="first", type=float, default=FIRST, metavar="RATE")
     parser.add_argument("--to", dest="last", type=float, default=LAST, metavar="RATE")
-    _trial.add_flags(parser, steps=STEPS)
+    _trial_words.add_flags(parser, steps=STEPS)
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
@@ -22,14 +21,15 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
 
     Everything else is as configured; nothing but training batches is looked at.
     """
+    if not 0 < flags.first < flags.last < float("inf"):
+        raise ConfigError(f"--from {flags.first:g} --to {flags.last:g}: must be rates above 0 that rise")
+    composition = _trial_words.composed(words, flags, verb="lr-find", least=FEWEST)
+
     from dltrain.report.range_test import draw_range_test
     from dltrain.run.folder import write_json, writing
     from dltrain.run.range_test import Runaway, judge
-    from dltrain.verbs._trial import composed, trial
+    from dltrain.verbs._trial import trial
 
-    if not 0 < flags.first < flags.last < float("inf"):
-        raise ConfigError(f"--from {flags.first:g} --to {flags.last:g}: must be rates above 0 that rise")
-    composition = composed(words, flags, verb="lr-find", least=FEWEST)
     _check_optimizer(composition)
     with trial(composition, verb="lr-find") as test:
         engine, runaway = test.run.engine, Runaway()

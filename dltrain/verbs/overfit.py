@@ -3,23 +3,24 @@
 import argparse
 from dataclasses import asdict
 
+from dltrain.verbs import _trial_words
+
 STEPS, FEWEST, BATCH_SIZE = 2000, 5, 16
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The most steps to take."""
-    from dltrain.verbs import _trial
-
-    _trial.add_flags(parser, steps=STEPS)
+    _trial_words.add_flags(parser, steps=STEPS)
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
     """Train on one batch of the training part, plainly, and say whether it is known in the end, or why not."""
+    composition = _trial_words.composed(words, flags, verb="overfit", least=FEWEST)
+
     from dltrain.run.folder import write_json
     from dltrain.verbs._overfit import PLAIN, overfit, said
-    from dltrain.verbs._trial import FAILED, changed, composed, trial
+    from dltrain.verbs._trial import FAILED, changed, trial
 
-    composition = composed(words, flags, verb="overfit", least=FEWEST)
     config = composition.config
     small = {"trainer.max_batch_size": config.trainer.max_batch_size or BATCH_SIZE}
     composition, replaced = changed(composition, {**PLAIN, **small})

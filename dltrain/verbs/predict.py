@@ -30,6 +30,11 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if flags.top < 1:
         raise UsageError(f"--top {flags.top}: at least 1")
 
+    from dltrain.run.folder import find
+
+    if not (Path(name).suffix == ".safetensors" and Path(name).is_file()):
+        find(name, outputs)  # before torch is imported
+
     from dltrain.data.preparation import Pixels, Tokens
     from dltrain.trained import load
 

@@ -1,0 +1,36 @@
+"""The words of a short run: its flags, and what they ask for, before torch is imported."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dltrain.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dltrain.config.compose import Composition
+
+
+def add_flags(parser: argparse.ArgumentParser, *, steps: int) -> None:
+    """What all trials take beside overrides."""
+    parser.add_argument("--steps", type=int, default=steps, metavar="N")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    parser.add_argument("--multirun", "-m", action="store_true")
+
+
+def composed(words: Sequence[str], flags: argparse.Namespace, *, verb: str, least: int) -> "Composition":
+    """What the words ask for. Raises ConfigError for several settings at once, and for what has no data set."""
+    from dltrain.config.compose import compose, parse
+
+    many = next((word for word in words if parse(word).is_sweep_override()), "-m" if flags.multirun else None)
+    if many:
+        raise ConfigError(f"{many}: dltrain {verb} takes one setting at a time, and is no sweep")
+    if flags.steps < least:
+        raise ConfigError(f"--steps {flags.steps}: must be {least} or more")
+    composition = compose(words, config_dirs=flags.config_dir)
+    if composition.sweep:
+        raise ConfigError(
+            f"experiment={composition.choices['experiment']} is a sweep: dltrain {verb} takes one setting"
+        )
+    if composition.config.data.name == "function":
+        raise ConfigError(f"data=function: dltrain {verb} is for data sets, and a point on a landscape has none")
+    return composition
