@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from dltrain.config.hydra_cli import lazy_help_allowed
 from dltrain.data import idx_file
 from dltrain.data.dataset import DataError
 from dltrain.verbs import verbs
-from dltrain.verbs.completion import candidates
+from dltrain.verbs.completion import FLAGS_OF, candidates
 
 FEW = shlex.join(LITTLE)
 REFUSED = [  # a command line, its exit code, and what its one line must say
@@ -446,3 +447,11 @@ def test_a_damaged_run_of_that_name_is_told_in_one_line(file, code, capsys):
     Path("outputs/runs/run", file).write_text("{ not: [")
     assert main(SOME) == code
     assert "unforeseen" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_the_help_of_a_verb_tells_of_each_of_its_flags(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    told = capsys.readouterr().out
+    for flag in FLAGS_OF.get(verb, ()):
+        assert re.search(rf"^  {flag}\b.*  \w", told, re.MULTILINE), flag

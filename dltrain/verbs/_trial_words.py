@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 def add_flags(parser: argparse.ArgumentParser, *, steps: int) -> None:
     """What all trials take beside overrides."""
-    parser.add_argument("--steps", type=int, default=steps, metavar="N")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    parser.add_argument("--steps", type=int, default=steps, metavar="N", help="steps to take at most")
+    parser.add_argument(
+        "--config-dir", "-cd", action="append", default=[], help="more choices: DIR/model/*.yaml and so on"
+    )
     parser.add_argument("--multirun", "-m", action="store_true")
 
 

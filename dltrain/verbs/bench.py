@@ -18,11 +18,11 @@ OTHERS, QUICK_OTHERS, QUICK_CUDA, WHOLE = (24, 4), (6, 1), (120, 20), (None, Non
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """How long, and where results go."""
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--quick", action="store_true", help="fewer contestants and repeats")
+    parser.add_argument("--again", action="store_true", help="measure anew what is cached")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement")
+    parser.add_argument("--minutes", type=float, help="to take at most")
+    parser.add_argument("--output", type=Path, help="file of the results")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ Values = dict[str, Any]
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

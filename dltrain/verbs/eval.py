@@ -14,10 +14,12 @@ NOT_FINITE = 65
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Which examples, which weights, other data, another device."""
-    parser.add_argument("--split", choices=("test", "val", "train"), default="test")
-    parser.add_argument("--checkpoint", default="best")
-    parser.add_argument("--data", nargs="+", action="extend", default=[])
-    parser.add_argument("--device")
+    parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="which part of the data")
+    parser.add_argument("--checkpoint", default="best", help="best, last or the number of a step")
+    parser.add_argument(
+        "--data", nargs="+", action="extend", default=[], help="data=NAME and data.KEY=VALUE of other data"
+    )
+    parser.add_argument("--device", help="cpu, cuda or mps")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

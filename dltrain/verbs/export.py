@@ -9,10 +9,14 @@ from dltrain.verbs._listed import aligned, outputs_of
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Which kind of file, which weights, how near to the run it must come, and where else the data are."""
-    parser.add_argument("--format", choices=("safetensors", "torch_export", "onnx"), default="safetensors")
-    parser.add_argument("--checkpoint", default="best")
-    parser.add_argument("--tolerance", type=float)
-    parser.add_argument("--data", nargs="+", action="extend", default=[])
+    parser.add_argument(
+        "--format", choices=("safetensors", "torch_export", "onnx"), default="safetensors", help="which kind of file"
+    )
+    parser.add_argument("--checkpoint", default="best", help="best, last or the number of a step")
+    parser.add_argument("--tolerance", type=float, help="largest difference allowed, as a part of the largest output")
+    parser.add_argument(
+        "--data", nargs="+", action="extend", default=[], help="data.KEY=VALUE where the data have moved"
+    )
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

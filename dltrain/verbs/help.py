@@ -2,6 +2,7 @@
 
 import argparse
 import textwrap
+from importlib import import_module
 
 from dltrain.config.errors import UsageError
 from dltrain.config.folders import conf_dir, groups, options
@@ -39,7 +40,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if asked:
         if asked[0] not in known:
             raise UsageError(unknown(asked[0]))
-        print(known[asked[0]])
+        print("\n".join([known[asked[0]], *_flags(asked[0])]))
         return 0
     folders = [conf_dir()]
     width = max(map(len, [*known, *groups(folders)])) + 4
@@ -55,3 +56,28 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         f"\nKeys: dltrain --cfg job shows them all, with their values\n\nFlags\n{FLAGS}\nExamples\n{EXAMPLES}", end=""
     )
     return 0
+
+
+def _flags(verb: str) -> list[str]:
+    """A line a flag of a verb, with its choices and default."""
+    if verb == "train":
+        return ["", "Flags", FLAGS.rstrip()]
+    module = import_module(f"dltrain.verbs.{verb.replace('-', '_')}")
+    parser = argparse.ArgumentParser(add_help=False)
+    if not hasattr(module, "add_flags"):
+        return []
+    module.add_flags(parser)
+    lines = [f"  {_written(action):40}{action.help}{_default(action)}" for action in parser._actions if action.help]
+    return ["", "Flags", *lines] if lines else []
+
+
+def _written(action: argparse.Action) -> str:
+    """A flag as it is typed."""
+    choices = "|".join(map(str, action.choices)) if action.choices else None
+    takes = action.nargs != 0
+    value = choices or action.metavar or action.option_strings[0].lstrip("-").upper()
+    return f"{action.option_strings[0]} {value}" if takes else action.option_strings[0]
+
+
+def _default(action: argparse.Action) -> str:
+    return f" ({action.default})" if action.nargs is None and action.default else ""

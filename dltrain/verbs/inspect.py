@@ -10,8 +10,8 @@ from dltrain.verbs._listed import outputs_of
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--parameter` prints one, by its name or its number; `--folder` is where the picture goes."""
-    parser.add_argument("--parameter", metavar="NAME")
-    parser.add_argument("--folder", type=Path, metavar="DIR")
+    parser.add_argument("--parameter", metavar="NAME", help="show this one's values")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where pictures go")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

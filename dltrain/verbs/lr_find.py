@@ -11,8 +11,8 @@ FIRST, LAST, STEPS, FEWEST = 1e-7, 10.0, 100, 20
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The first and the last rate, and the steps from one to the other."""
-    parser.add_argument("--from", dest="first", type=float, default=FIRST, metavar="RATE")
-    parser.add_argument("--to", dest="last", type=float, default=LAST, metavar="RATE")
+    parser.add_argument("--from", dest="first", type=float, default=FIRST, metavar="RATE", help="the first rate")
+    parser.add_argument("--to", dest="last", type=float, default=LAST, metavar="RATE", help="the last rate")
     _trial_words.add_flags(parser, steps=STEPS)
 
 

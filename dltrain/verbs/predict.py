@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """How many classes of a picture to tell, and how; or what to write on from, how much, and how boldly."""
-    parser.add_argument("--top", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--invert", action="store_true")
-    parser.add_argument("--fit", choices=("squash", "crop"))
-    parser.add_argument("--prompt")
-    parser.add_argument("--length", type=int, default=100)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--top", type=int, default=3, help="so many classes of a picture")
+    parser.add_argument("--json", action="store_true", help="a line of JSON a picture")
+    parser.add_argument("--invert", action="store_true", help="black for white")
+    parser.add_argument(
+        "--fit", choices=("squash", "crop"), help="how a picture becomes square; without it as in the run"
+    )
+    parser.add_argument("--prompt", help="text to go on from, where text was learned")
+    parser.add_argument("--length", type=int, default=100, help="tokens to write")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="below 1 the likely ones are favoured; 0 takes the likeliest"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

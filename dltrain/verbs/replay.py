@@ -26,9 +26,9 @@ ENDED = ("completed", "diverged")
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Where the new run goes, another device, and whether only to look for what differs."""
-    parser.add_argument("--to", metavar="NAME|DIR")
-    parser.add_argument("--device")
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--to", metavar="NAME|DIR", help="where the new run goes")
+    parser.add_argument("--device", help="cpu, cuda or mps")
+    parser.add_argument("--check", action="store_true", help="say what differs, and do not train")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

@@ -9,7 +9,11 @@ from dltrain.config.errors import ConfigError, UsageError
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--allow-changes`: the rest of the run may differ from its first part, or lack rows that were lost."""
-    parser.add_argument("--allow-changes", action="store_true")
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="the rest may differ from the first part, or lack rows that were lost",
+    )
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

@@ -25,9 +25,14 @@ LEAST = ("seconds", "epochs", "when", "optim", "jobs", "model")  # of the column
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--sort KEY` (`=-KEY` the largest first), `--jobs` of every sweep, `--json`; `--prune`, in earnest `--yes`."""
-    parser.add_argument("--sort", metavar="KEY")
-    for flag in ("--json", "--jobs", "--prune", "--yes"):
-        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--sort", metavar="KEY", help="one list in the order of KEY; =-KEY has the largest first")
+    for flag, words in {
+        "--json": "for programs",
+        "--jobs": "those of every sweep, too",
+        "--prune": "what the filter means would be deleted",
+        "--yes": "delete it",
+    }.items():
+        parser.add_argument(flag, action="store_true", help=words)
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:

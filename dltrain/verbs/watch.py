@@ -18,7 +18,7 @@ SECONDS, SHARE = 1.0, 0.2  # between two looks, and the share of the time that l
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--once`: draw one picture and end, as where the output is no terminal."""
-    parser.add_argument("--once", action="store_true")
+    parser.add_argument("--once", action="store_true", help="draw once, and end")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
