@@ -84,6 +84,8 @@ def _child(
     prepare: Callable[[], object],
 ) -> None:
     os.setpgid(0, 0)
+    # A sweep in this test session may have started the server, with signals blocked, which its processes inherit.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.chdir(where)
     nowhere = os.open("terminal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(nowhere, 1)

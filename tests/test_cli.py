@@ -255,8 +255,10 @@ def test_help_lists_verbs_groups_choices_and_examples(capsys):
 
 @pytest.mark.parametrize("verb", sorted(verbs()))
 def test_every_verb_has_help(verb, capsys):
-    line = shown(capsys, verb, "--help")
-    assert line == shown(capsys, "help", verb) == shown(capsys, "--help", verb) == f"{verbs()[verb]}\n"
+    told = shown(capsys, verb, "--help")
+    assert told == shown(capsys, "help", verb) == shown(capsys, "--help", verb)
+    line, *_ = told.splitlines()
+    assert line == verbs()[verb]
     assert len(line) > 20
 
 

@@ -251,8 +251,8 @@ def test_a_run_ends_its_workers_however_it_ends(monkeypatch, code):
     def fail(epoch):
         raise RuntimeError("broken")
 
-    def build(config):
-        runs.append(build_module.build(config))
+    def build(config, **how):
+        runs.append(build_module.build(config, **how))
         if code:
             monkeypatch.setattr(runs[0].engine, "report", fail)
         return runs[0]

@@ -126,5 +126,5 @@ def test_what_cannot_be_sent_is_refused_before_anything_is_written(words, messag
 
 def test_without_submitit_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ConfigError, match=r"dltrain\[slurm\]"):
+    with pytest.raises(ConfigError, match=r"pip install submitit"):
         ClusterLauncher(print, compose([]).config, tmp_path, cluster="local", all_known=True)

@@ -199,7 +199,7 @@ def test_a_study_about_something_else_is_refused_and_a_moved_one_goes_on(capsys)
 
 def test_without_optuna_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"dltrain\[optuna\]"):
+    with pytest.raises(ConfigError, match=r"pip install optuna"):
         Search([RATES], compose([]).config)
 
 

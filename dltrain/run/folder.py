@@ -128,7 +128,7 @@ def find(name: str | Path, outputs_dir: str | Path = "outputs") -> Path:
         if folder.name.isdigit() and (folder.parent / "sweep.jsonl").is_file():
             raise RunError(f"{folder} is no run: that job was refused or has not begun, or there is none", exit_code=78)
     for folder in (Path(name), outputs / "runs" / name):
-        if (folder / "metrics.jsonl").is_file():
+        if (folder / "summary.json").is_file():
             raise RunError(f"{folder} is damaged: its config.yaml is missing")
     where = f"{outputs / 'runs'} or {outputs / 'sweeps'}"
     known = [path.name for kind in ("runs", "sweeps") for path in (outputs / kind).glob("[!.]*")]

@@ -40,6 +40,7 @@ ACTIONS = {"data": ["fetch", "check"], "completion": [*SCRIPTS], "help": [*verbs
 FLAGS = ("--multirun", "--cfg", "--config-dir", "--debug", "--help", "--version", "--hydra-help")
 FLAGS_OF = {
     "runs": ("--sort", "--jobs", "--json", "--prune", "--yes"), "diff": ("--json",), "resume": ("--allow-changes",),
+    "bench": ("--quick", "--again", "--repeats", "--minutes", "--output"),
     "eval": ("--split", "--data", "--checkpoint", "--device"),
     "export": ("--format", "--checkpoint", "--tolerance", "--data"),
     "predict": ("--top", "--json", "--invert", "--fit", "--prompt", "--length", "--temperature", "--seed"),

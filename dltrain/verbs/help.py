@@ -7,6 +7,7 @@ from importlib import import_module
 from dltrain.config.errors import UsageError
 from dltrain.config.folders import conf_dir, groups, options
 from dltrain.verbs import unknown, verbs
+from dltrain.verbs.completion import FLAGS_OF
 
 EXAMPLES = """\
   dltrain                                        LeNet with batch norm on Fashion-MNIST at 96 pixels
@@ -62,13 +63,13 @@ def _flags(verb: str) -> list[str]:
     """A line a flag of a verb, with its choices and default."""
     if verb == "train":
         return ["", "Flags", FLAGS.rstrip()]
+    if verb not in FLAGS_OF:
+        return []
     module = import_module(f"dltrain.verbs.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(add_help=False)
-    if not hasattr(module, "add_flags"):
-        return []
     module.add_flags(parser)
     lines = [f"  {_written(action):40}{action.help}{_default(action)}" for action in parser._actions if action.help]
-    return ["", "Flags", *lines] if lines else []
+    return ["", "Flags", *lines]
 
 
 def _written(action: argparse.Action) -> str:
