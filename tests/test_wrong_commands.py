@@ -125,6 +125,10 @@ WRONG = [
     ("'data.classes=[0 6]'", 78, r"\[1,2\]|whole number"),
     ("model=mlp model.hidden_sizes=64", 78, r"\[1,2\]"),
     ("optim.betas=0.9", 78, r"must be a list"),
+    ("data.classes=0,1", 78, r"data\.classes=\[0,1\]"),
+    ("optim.beta1=0.8", 78, r"optim\.betas=\[0\.9,0\.999\]"),
+    ("model=lenet, optim=adam", 2, r"\bmodel=lenet$"),
+    ("overfit steps=10", 78, r"--steps 10"),
     ("loss.label_smoothing=2", 78, r"at most 1"),
     ("seed=1..3", 78, r"whole number"),
     # files, and choices that do not fit each other

@@ -101,9 +101,16 @@ def compose_all(
 def _check_single(words: Sequence[Override]) -> None:
     for word in words:
         if word.is_sweep_override():
-            comma = re.fullmatch(r".*=(-?0),(\d+)", word.input_line or "")
-            point = f", or write a decimal with a point: {word.key_or_group}={comma[1]}.{comma[2]}" if comma else ""
-            raise ConfigError(f"{word.input_line}: several values make a sweep: add -m{point}")
+            raise ConfigError(f"{word.input_line}: several values make a sweep: add -m{_instead(word)}")
+
+
+def _instead(word: Override) -> str:
+    """What else several values may have been meant to be: a list, or a decimal."""
+    key, _, value = (word.input_line or "").partition("=")
+    if schema.refusal(key, [0], None) is None and schema.refusal(key, 0, None):
+        return f", or write a list in brackets: {key}=[{value}]"
+    comma = re.fullmatch(r"(-?0),(\d+)", value)
+    return f", or write a decimal with a point: {key}={comma[1]}.{comma[2]}" if comma else ""
 
 
 def _set(chosen: Chosen, words: Sequence[Override], names: list[str], directory: Path) -> Composition:
@@ -136,7 +143,10 @@ def parse(text: str) -> Override:
         if value.count("[") + value.count("{") > value.count("]") + value.count("}"):
             how = f"a bracket stays open; quote the whole of it, as in '{key}=[...]', or the shell splits it at spaces"
             raise UsageError(f"cannot read {text!r}: {how}") from error
-        raise UsageError(f"cannot read {text!r}: quote special characters, as in {key}='\"{value}\"'") from error
+        how = f"quote special characters, as in {key}='\"{value}\"'"
+        if value.endswith(",") and "=" not in value:
+            how = f"a comma ends it, and no value follows: {key}={value[:-1]}"
+        raise UsageError(f"cannot read {text!r}: {how}") from error
 
 
 def update(config: DictConfig, word: Override) -> None:
@@ -162,9 +172,14 @@ def check_key(word: Override, examples: dict[str, Any], names: list[str]) -> Non
     if group in names and (having := options_with(key)):
         raise UnknownName(f"unknown key {key}: what is chosen has none; try {' or '.join(having[:MOST_OPTIONS])}")
     known = meant_keys(key, [*examples, *names])
-    meant = [f"{each}={value}" for each in known]
+    meant = [f"{each}={_form(examples.get(each), value)}" for each in known]
     hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are: {', '.join(below or names)}"
     raise UnknownName(f"unknown key {key}: {hint}")
+
+
+def _form(example: Any, value: str) -> str:
+    """A value as it was given, or a list as a YAML file has it where there must be one."""
+    return spoken(example).replace(", ", ",") if isinstance(example, list) and not value.startswith("[") else value
 
 
 def shown(config: DictConfig, package: str | None = None) -> str:

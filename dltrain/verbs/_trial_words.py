@@ -23,6 +23,8 @@ def composed(words: Sequence[str], flags: argparse.Namespace, *, verb: str, leas
     """What the words ask for. Raises ConfigError for several settings at once, and for what has no data set."""
     from dltrain.config.compose import compose, parse
 
+    if flag := next((word for word in words if word.startswith("steps=")), None):
+        raise ConfigError(f"{flag}: that is a flag: --{flag.replace('=', ' ')}")
     many = next((word for word in words if parse(word).is_sweep_override()), "-m" if flags.multirun else None)
     if many:
         raise ConfigError(f"{many}: dltrain {verb} takes one setting at a time, and is no sweep")
