@@ -33,6 +33,7 @@ LITTLE = (
 )
 
 
+DEEPEST = ("resnet101", "resnet152")  # whose tests are long ones
 OF_POINTS = {"newton", "preconditioned"}  # optimizers that take a Hessian, which even a small network has too large
 SEARCHING = {"conjugate_gradient", "lbfgs", "line_search", *OF_POINTS}  # optimizers that decide on the host
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import networks, run, summary, train
+from helpers import DEEPEST, networks, run, summary, train
 from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate
@@ -31,7 +31,6 @@ DOCS = Path(__file__).parents[1] / "docs"
 DRAW = "dltrain.report.run_pictures.draw_run"
 FILES = {"safetensors": "model.safetensors", "torch_export": "model.pt2", "onnx": "model.onnx"}
 HOSTILE = ("a|b`c` **d** [e](http://f.g)", "<h1>i_j_k</h1>")
-DEEPEST = ("resnet101", "resnet152")
 DEEP = ("densenet", "densenet121", "densenet169", "resnet34", "resnet50", *DEEPEST)
 FACTS = {"in_channels": 1, "image_size": 32, "num_classes": 10, "input_shape": [1, 32, 32], "num_outputs": 10}
 

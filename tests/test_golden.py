@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import LITTLE, networks
+from helpers import DEEPEST, LITTLE, networks
 from torch.nn.functional import pad
 
 from dltrain.build import build
@@ -23,7 +23,6 @@ SETTINGS = ("optim=sgd", "data.batch_size=16", "device.threads=1", "device.preci
 # Processors round differently. In float32 ten steps of a deep network make a tenth of the loss of that; in float64
 # they make nothing of it.
 RELATIVE_TOLERANCE = 1e-4
-DEEPEST = ("resnet101", "resnet152")
 
 
 class InFloat64:

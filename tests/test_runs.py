@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import LITTLE, OF_POINTS, RUN_FOLDER, networks, options, rows, summary, train
+from helpers import DEEPEST, LITTLE, OF_POINTS, RUN_FOLDER, networks, options, rows, summary, train
 from omegaconf import OmegaConf
 
 import dltrain
@@ -178,7 +178,9 @@ def test_the_smoke_check_fails_when_nothing_is_learned(capsys):
     train("model=mlp", "trainer=smoke", "optim=sgd", "optim.lr=1e-30", expected=70)
 
 
-@pytest.mark.parametrize("model", networks())
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[pytest.mark.long] if name in DEEPEST else []) for name in networks()]
+)
 def test_every_model_learns_in_a_smoke_run(model):
     small = ["model.arch=squeezenet1_1"] if model == "torchvision" else []
     folder = train(*SMOKE, f"model={model}", *small)

@@ -351,7 +351,7 @@ def test_a_completed_job_whose_folder_is_gone_runs_again(swept, capsys):
 def test_the_server_killed_ends_its_jobs_and_they_go_on_later():
     words = ("trainer.epochs=100", "seed=1,2", "trainer.checkpoint_every=1000 epochs")
     process = subprocess.Popen(command(*words), stdout=-3)
-    while not all((FOLDER / job / "metrics.jsonl").exists() for job in "01"):
+    while not all((FOLDER / job / "metrics.jsonl").exists() and rows(FOLDER / job) for job in "01"):
         time.sleep(0.01)
     jobs = [json.loads((FOLDER / job / ".lock").read_text())["pid"] for job in "01"]
     server = int(Path(f"/proc/{jobs[0]}/stat").read_text().rpartition(")")[2].split()[1])
@@ -485,7 +485,7 @@ def test_a_signal_to_all_ends_a_sweep_saving_each_job_and_it_goes_on_later(numbe
     """As `timeout` asks a process and its group, a terminal the group, and systemd every process."""
     long = ("trainer.epochs=500", "seed=1,2,3", "sweep.jobs=2")
     process = subprocess.Popen(command(*long), stdout=subprocess.PIPE, text=True, start_new_session=True)
-    while not all((FOLDER / job / "metrics.jsonl").exists() for job in "01"):
+    while not all((FOLDER / job / "metrics.jsonl").exists() and rows(FOLDER / job) for job in "01"):
         time.sleep(0.01)
     jobs = [json.loads((FOLDER / job / ".lock").read_text())["pid"] for job in "01"]
     process.send_signal(number)

@@ -43,7 +43,10 @@ def single(tmp_path_factory):
     return outputs / "runs/single"
 
 
-@pytest.mark.parametrize("numbers", [["USR2"], ["TERM", "USR2"], ["USR2", "TERM"]])
+@pytest.mark.parametrize(
+    "numbers",
+    [*(pytest.param(each, marks=pytest.mark.long) for each in (["USR2"], ["TERM", "USR2"])), ["USR2", "TERM"]],
+)
 def test_a_job_that_must_give_way_saves_comes_again_and_goes_on(numbers, single):
     process = subprocess.Popen([sys.executable, "-m", "dltrain", *CLUSTER, *LONG], stdout=subprocess.PIPE)
     while not (FOLDER / "0/metrics.jsonl").exists():

@@ -87,8 +87,20 @@ def test_too_few_steps_tell_nothing(capsys):
 
 
 @pytest.mark.parametrize("model", ["mlp", "lenet"])
-def test_the_rate_is_that_of_a_stopwatch(model, monkeypatch):
-    """Five seconds of steps and rows with their data, from outside: from the end of the second step to the last's."""
+def test_the_rate_is_that_of_a_stopwatch(model):
+    """In one of three tries: what else the machine does may come between the two clocks."""
+    for number in range(3):
+        expected, found, steady = measured_by_both(model, name=f"run{number}")
+        if found == pytest.approx(expected, rel=0.15) and steady == pytest.approx(expected, rel=0.15):
+            return
+    pytest.fail(f"the stopwatch has {expected:.1f} images/s, the summary {found:.1f}, the rows {steady:.1f}")
+
+
+def measured_by_both(model: str, *, name: str) -> tuple[float, float, float]:
+    """Five seconds of steps and rows with their data, from outside: from the end of the second step to the last's.
+
+    Images per second of the stopwatch, of the summary and of the rows.
+    """
     times, examples, signals, step = [], [], [], Engine.step
 
     def watched(self, batch, number):
@@ -99,12 +111,11 @@ def test_the_rate_is_that_of_a_stopwatch(model, monkeypatch):
             if times[-1] - times[0] > 5.5:
                 signals.append(os.kill(os.getpid(), signal.SIGINT))
 
-    monkeypatch.setattr(Engine, "step", watched)
     endless = ("trainer.overfit_batches=2", "trainer.limit_train_batches=100000", "trainer.log_every=5")
-    folder = train(f"model={model}", "data.batch_size=64", *endless, expected=130)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "step", watched)
+        folder = train(f"model={model}", "data.batch_size=64", *endless, name=name, expected=130)
     seconds = times[-1] - times[1]
     assert seconds > 5
-    expected = sum(examples[2:]) / seconds
-    assert summary(folder)["images_per_second"] == pytest.approx(expected, rel=0.15)
     steady = [row["images_per_second"] for row in rows(folder, "train")[1:]]
-    assert harmonic_mean(steady) == pytest.approx(expected, rel=0.15)
+    return sum(examples[2:]) / seconds, summary(folder)["images_per_second"], harmonic_mean(steady)
