@@ -159,8 +159,10 @@ class VectorFacts(Facts):
         if self.given is not None:
             return self.given
         how = {"standardize": settings["standardize"]}
-        numbers = self.standardize_target and not self.num_classes
-        return Features(*of_vectors(train.inputs, **how), *(of_vectors(train.targets, **how) if numbers else ()))
+        both = self.standardize_target and not self.num_classes
+        measured = (train.inputs, train.targets) if both else (train.inputs,)
+        found = settings["team"].once(lambda: [each for values in measured for each in of_vectors(values, **how)])
+        return Features(*found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ class Sharded:
     def __init__(self, inputs: Stored, targets: Tensor | np.ndarray, *, device: torch.device, ranks: Sharing) -> None:
         self.ranks, self.count = ranks, len(inputs)
         self.parts = [ranks.share(0, self.count, least=0, rank=rank) for rank in range(ranks.size)]
-        self.inputs, self.targets = placed(inputs, targets, device=device, part=self.parts[ranks.rank])
+        own = placed(inputs, targets, device=device, part=self.parts[ranks.rank])
+        self.inputs, self.targets = (values.contiguous() for values in own)
         self.ends = torch.tensor([last for _, last in self.parts])
 
     def gather(self, order: Tensor | None, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor]]:
@@ -62,6 +63,12 @@ class Sharded:
         rows = uploaded(torch.cat(given), self.inputs.device)
         turns = uploaded(owners.argsort(stable=True).argsort(), self.inputs.device)
         inputs, targets = (
-            self.ranks.exchange(values[rows], sent, received)[turns] for values in (self.inputs, self.targets)
+            _laid_out(self.ranks.exchange(values[rows], sent, received), values)[turns]
+            for values in (self.inputs, self.targets)
         )
         return inputs, targets
+
+
+def _laid_out(rows: Tensor, stored: Tensor) -> Tensor:
+    """Rows as they are stored: the stride of a dimension of one tells nothing, yet torch chooses kernels by it."""
+    return rows.as_strided(rows.shape, (rows.stride(0), *stored.stride()[1:]))
