@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from dltrain import optim
 from dltrain.build import Run, build
 from dltrain.config.compose import compose
-from dltrain.engine import Engine, GraphedEngine, Precision, why_eager
+from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, why_eager
 from dltrain.engine.optimizer import tensors
 from dltrain.engine.probe import Probe, operation_seconds
 from dltrain.run.pace import Pace
@@ -282,6 +282,17 @@ def test_streamed_images_train_as_resident_ones_do(workers: int) -> None:
     assert streamed.engine.execution == resident.engine.execution
     for serving in streamed.batches.values():
         serving.close()
+
+
+def test_shards_change_hands_by_nccl() -> None:
+    """In a world of one, which has nobody to give them to but itself."""
+    torch.distributed.init_process_group("nccl", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        sharded, resident = batches(device=CUDA, ranks=Ranks(), sharded=True), batches(device=CUDA)
+        for found, expected in zip(sharded.epoch(1), resident.epoch(1), strict=True):
+            assert equal(list(found), list(expected))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_the_number_format_follows_the_device() -> None:

@@ -86,7 +86,7 @@ def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = N
         schedule=schedule,
         batches=batches,
         preparation=preparation,
-        data_fingerprint=supply.dataset.fingerprint(),
+        data_fingerprint=ranks.once(supply.dataset.fingerprint),
         initial_weights_sha256=initial_weights_sha256,
         notes=[*beginning, *_notes(config, trainer, engine, supply.facts)],
     )

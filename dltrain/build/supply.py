@@ -16,6 +16,7 @@ from dltrain.data.dataset import Examples
 from dltrain.data.facts import Facts, ImageFacts
 from dltrain.data.preparation import Preparation
 from dltrain.data.splits import split_examples, split_facts
+from dltrain.data.stored import are_decoded
 from dltrain.engine import Ranks
 from dltrain.engine.device import free_memory
 
@@ -27,8 +28,9 @@ class Supply:
     """
 
     def __init__(self, config: DictConfig, trainer: schema.Trainer, ranks: Ranks | None = None) -> None:
-        self.config, self.trainer, self.ranks = config, trainer, ranks
+        self.config, self.trainer, self.ranks = config, trainer, ranks or Ranks()
         self.dataset = make(data, config.data)
+        self.dataset.divide(self.ranks)
         self.facts = self._split_facts()
         self.served = self.facts.served(config.data)
         self.batch_size = self._batch_size()
@@ -49,10 +51,10 @@ class Supply:
         """Decode the data into batches of every split that has examples, and how these are made of what is stored."""
         how: dict[str, Any] = {"contiguous": self.facts.contiguous, "seed": self.config.seed}
         examples = split_examples(self.dataset.load(), **self._split_keywords(), **how)
-        preparation = self.facts.preparation(examples["train"], {**self.config.data, "memory_format": memory_format})
+        settings = {**self.config.data, "memory_format": memory_format, "team": self.ranks}
+        preparation = self.facts.preparation(examples["train"], settings)
         how = {"prepare": preparation, "seed": self.config.seed, "device": device}
-        how["workers"] = self._workers(device)
-        how["ranks"] = self.ranks if self.ranks and self.ranks.size > 1 else None
+        how |= self._placement(device, examples["train"])
         batches = {split: self._batches(split, part, how) for split, part in examples.items() if len(part.targets)}
         assert len(batches["train"]) == self.steps_per_epoch
         return batches, preparation
@@ -61,7 +63,7 @@ class Supply:
         trainer = self.trainer
         if split != "train":
             limit = getattr(trainer, f"limit_{split}_batches")
-            how = {**how, "batch_size": self.batch_size, "evaluated": True}
+            how = {**how, "batch_size": self.batch_size, "evaluated": True, "sharded": False}
             return Batches(part.inputs, part.targets, **how, limit=limit)
         most_examples = None if trainer.overfit_batches else (trainer.limit_train_batches or 0) * self.batch_size
         batch_size = self.batch_size * trainer.accumulate
@@ -105,8 +107,21 @@ class Supply:
             raise ConfigError(f"augment={node.name}: it changes images, and data={self.config.data.name} has none")
         return made or self.facts.disturbance
 
-    def _workers(self, device: torch.device) -> int | None:
-        """How many processes stream the inputs that do not fit on the device; None where they fit."""
-        node = self.config.data
-        limit = free_memory(device) // 2 if node.resident_limit is None else node.resident_limit
-        return None if self.facts.num_bytes <= limit else node.workers
+    def _placement(self, device: torch.device, train: Examples) -> dict[str, Any]:
+        """Where the inputs are kept: on the device, a part of them on that of each rank, or streamed by processes."""
+        size, limit = self.ranks.size, self._limit(device)
+        fits = -(-self.facts.num_bytes // size) <= limit
+        apart = size > 1 and (self.facts.num_bytes > limit or not are_decoded(train.inputs))
+        return {
+            "ranks": self.ranks if size > 1 else None,
+            "workers": None if fits else self.config.data.workers,
+            "sharded": fits and apart,
+        }
+
+    def _limit(self, device: torch.device) -> int:
+        """Bytes that a rank may keep on its device, the same for all."""
+        if self.config.data.resident_limit is not None:
+            return int(self.config.data.resident_limit)
+        on_it = 1 if device.type == "cuda" else len(self.ranks.neighbours)
+        (most,) = self.ranks.highest([-(free_memory(device) // (2 * on_it))])
+        return -most

@@ -6,7 +6,6 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from itertools import cycle, islice
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,19 +13,10 @@ from torch import Generator, Tensor
 
 from .augment import Augment
 from .preparation import Preparation
-from .sources import source
-from .stored import Stored
-
-
-class Sharing(Protocol):
-    """The processes that train together, of which each has its part of every batch."""
-
-    @property
-    def drawn_as(self) -> tuple[int, ...]: ...
-
-    def share(self, first: int, last: int, *, least: int = 2) -> tuple[int, int]: ...
-
-    def part(self, batch: tuple[Tensor, Tensor], examples: int) -> tuple[Tensor, Tensor]: ...
+from .shards import Sharded
+from .sharing import Sharing
+from .sources import Resident, Source, Streamed
+from .stored import Stored, as_tensor
 
 
 class Batches:
@@ -37,8 +27,9 @@ class Batches:
     one of a single example joins the batch before, which batch norm needs. What is not shuffled is served as
     `sequence` lists it, or as it is stored. `limit` is a count of batches,
     `most_examples` of examples, and with `overfit` the first so many of epoch 0 take turns in every epoch. With `ranks`
-    only this one's share of every batch is read or, where they are `evaluated`, of all of them; lengths, bounds and
-    counts remain those of the whole.
+    only this one's share of every batch is read or, where they are `evaluated`, of all of them, which alone is kept on
+    the device. With `sharded` each rank keeps a part on its device, and batches are put together from those of all.
+    Lengths, bounds and counts remain those of the whole.
     """
 
     def __init__(
@@ -59,11 +50,11 @@ class Batches:
         overfit: int | None = None,
         ranks: Sharing | None = None,
         evaluated: bool = False,
+        sharded: bool = False,
     ) -> None:
         assert len(inputs) == len(targets) > 0
         self.device = torch.device(device)
         self.workers = workers
-        self.source = source(inputs, targets, device=self.device, workers=workers)
         self.count = len(inputs)
         self.prepare = prepare
         self.seed = seed
@@ -72,11 +63,14 @@ class Batches:
         self.augment = augment
         self.overfit = overfit
         self.batch_size = batch_size
-        self.ranks, self.evaluated = ranks, evaluated
+        self.ranks, self.sharded = ranks, sharded
         self.bounds = batch_bounds(min(self.count, most_examples or self.count), batch_size=batch_size)
         if overfit is not None:
             self.bounds = list(islice(cycle(self.bounds[:overfit]), limit or len(self.bounds)))
         self.bounds = self.bounds[:limit]
+        self.part = ranks.share(0, self.num_examples, least=0) if ranks and evaluated else None
+        self.source = self._source(inputs, targets)
+        self.whole = (inputs, targets) if ranks and self.part and ranks.leads else None
 
     @property
     def num_examples(self) -> int:
@@ -98,17 +92,26 @@ class Batches:
                 generator.manual_seed(mix(self.seed, *self._drawn_as(epoch, position)))
                 inputs, targets = self.augment(inputs.float(), targets, generator)
             batch = self.prepare.inputs(inputs), self.prepare.targets(targets)
-            yield batch if self.ranks is None or self.evaluated else self.ranks.part(batch, self._size(position))
+            yield batch if self.ranks is None or self.part else self.ranks.part(batch, self._size(position))
+
+    def _source(self, inputs: Stored, targets: Tensor | np.ndarray) -> Source:
+        """Where the examples come from: host memory, the devices of all ranks, or this one."""
+        if self.workers is not None:
+            return Streamed(inputs, targets, device=self.device, workers=self.workers)
+        if self.sharded:
+            assert self.ranks is not None, "examples are shared among ranks"
+            return Sharded(inputs, targets, device=self.device, ranks=self.ranks)
+        return Resident(inputs, targets, device=self.device, part=self.part)
 
     def _own_bounds(self) -> list[tuple[int, int]]:
-        """Of each batch this rank's share; what is evaluated is shared as a whole, and batched then."""
-        if self.ranks is None:
+        """What the source is asked for; what is evaluated is shared as a whole, and batched then."""
+        if self.part is not None:
+            first, last = self.part
+            own = batch_bounds(last - first, batch_size=self.batch_size)
+            return [(first + start, first + end) for start, end in own]
+        if self.ranks is None or self.sharded:
             return self.bounds
-        if not self.evaluated:
-            return [self.ranks.share(*bound) for bound in self.bounds]
-        first, last = self.ranks.share(0, self.num_examples, least=0)
-        own = batch_bounds(last - first, batch_size=self.batch_size)
-        return [(first + start, first + end) for start, end in own]
+        return [self.ranks.share(*bound) for bound in self.bounds]
 
     def _size(self, position: int) -> int:
         first, last = self.bounds[position]
@@ -140,7 +143,13 @@ class Batches:
         return plain
 
     def stored(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """The inputs and targets of some examples (n,) as they are stored, on the device."""
+        """The inputs and targets of some examples (n,) as they are stored, on the device.
+
+        Of examples that are evaluated on several ranks the first one alone has all.
+        """
+        if self.whole is not None:
+            inputs, targets = (as_tensor(values[places.numpy()]).to(self.device) for values in self.whole)
+            return inputs, targets
         (examples,) = self.source.gather(places, [(0, len(places))])
         return examples
 

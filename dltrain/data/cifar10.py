@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset import DataError, Examples, Progress, cache_folder
+from .dataset import DataError, Dataset, Examples, Progress, cache_folder
 from .facts import ImageFacts
 
 __all__ = ["cifar10"]
@@ -35,7 +35,7 @@ def cifar10(*, root: str | None = None) -> Cifar10:
     return Cifar10(Path(root).expanduser() if root is not None else cache_folder("cifar10"))
 
 
-class Cifar10:
+class Cifar10(Dataset):
     """A Dataset of files of `records` records: a label's byte, then an image's, channel by channel."""
 
     def __init__(self, root: Path, *, records: int = 10_000) -> None:

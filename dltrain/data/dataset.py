@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from .facts import Facts
+from .sharing import Team
 from .stored import Rows
 
 Progress = Callable[[int, int], None]
@@ -44,6 +45,10 @@ class Dataset(Protocol):
 
     A class over this one has what it leaves out.
     """
+
+    def divide(self, team: Team) -> None:
+        """Be told, before anything is asked, of the ranks that load it together; each may then do its part."""
+        return
 
     def fetch(self, progress: Progress | None = None) -> None:
         """Get what is missing, where it can be got; `progress(done_bytes, total_bytes)` is told."""

@@ -45,7 +45,10 @@ class Facts(ABC):
 
     @abstractmethod
     def preparation(self, train: Examples, settings: Mapping[str, Any]) -> Preparation:
-        """What is stored made into what a model sees, by statistics of the training examples alone."""
+        """What is stored made into what a model sees, by statistics of the training examples alone.
+
+        Besides the settings of the group `data` there is "memory_format", and "team", the ranks that come to it.
+        """
 
     def sequence(self, count: int, *, batch_size: int) -> Tensor | None:
         """The order of so many training examples where they are not shuffled; None: as they are stored."""
@@ -115,14 +118,15 @@ class ImageFacts(Facts):
         )
 
     def preparation(self, train: Examples, settings: Mapping[str, Any]) -> Pixels:
-        mean, deviation = mean_and_deviation(train.inputs, standardize=settings["standardize"])
+        team = settings["team"]
+        mean, deviation = mean_and_deviation(train.inputs, standardize=settings["standardize"], team=team)
         return Pixels(
             mean=mean,
             deviation=deviation,
             image_size=settings["image_size"],
             memory_format=settings["memory_format"],
             stored_size=self.image_size,
-            level=grey_level(train.inputs),
+            level=team.once(lambda: grey_level(train.inputs)),
         )
 
 
@@ -155,8 +159,10 @@ class VectorFacts(Facts):
         if self.given is not None:
             return self.given
         how = {"standardize": settings["standardize"]}
-        numbers = self.standardize_target and not self.num_classes
-        return Features(*of_vectors(train.inputs, **how), *(of_vectors(train.targets, **how) if numbers else ()))
+        both = self.standardize_target and not self.num_classes
+        measured = (train.inputs, train.targets) if both else (train.inputs,)
+        found = settings["team"].once(lambda: [each for values in measured for each in of_vectors(values, **how)])
+        return Features(*found)
 
 
 @dataclass(frozen=True, kw_only=True)

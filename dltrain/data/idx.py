@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from . import idx_file
-from .dataset import DataError, Examples, Progress, cache_folder
+from .dataset import DataError, Dataset, Examples, Progress, cache_folder
 from .facts import ImageFacts
 
 __all__ = ["idx"]
@@ -63,7 +63,7 @@ class Folder:
         return idx_file.read_checked(self.find(name), dimensions=dimensions(name))
 
 
-class IdxDataset:
+class IdxDataset(Dataset):
     """Four IDX files of a source, read as a Dataset."""
 
     def __init__(self, source: Source, *, class_names: Sequence[str]) -> None:

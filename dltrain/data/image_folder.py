@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +15,9 @@ import numpy as np
 from .dataset import DataError, Dataset, Examples, Progress, cache_folder
 from .facts import ImageFacts, natural_order
 from .files import replacing
-from .pictures import FITS, SUFFIXES, Pictures, Shape, decode_all, in_parts
+from .picture_store import PictureStore
+from .pictures import FITS, SUFFIXES, Pictures, Shape, in_parts
+from .sharing import Alone, Team
 from .stored import Chosen
 
 __all__ = ["image_folder"]
@@ -137,6 +138,10 @@ class ImageFolder(Dataset):
     skips: bool
     cache: bool
     progress: Progress | None = None
+    team: Team = field(default_factory=Alone)
+
+    def divide(self, team: Team) -> None:
+        self.team = team
 
     def fetch(self, progress: Progress | None = None) -> None:
         """Decode into the cache, where there is one."""
@@ -212,31 +217,18 @@ class ImageFolder(Dataset):
 
     @cached_property
     def _decoded(self) -> tuple[np.ndarray, dict[Path, str]]:
-        """All pictures in the listing's order, and why some could not be decoded; from the cache where they are."""
-        root, paths = self.listing.root, [path for files in self.listing.files.values() for path, _ in files]
-        images, notes, sha256 = (self._entry.with_suffix(suffix) for suffix in (".npy", ".json", ".sha256"))
-        if not notes.is_file():
-            bad = self._decode(paths, images)
-            sha256.unlink(missing_ok=True)
-            with replacing(notes) as file:
-                file.write(json.dumps({str(path.relative_to(root)): why for path, why in bad.items()}).encode())
-        bad = {root / path: why for path, why in json.loads(notes.read_text()).items()}
-        if bad and not self.skips:
-            raise DataError(f"{len(bad)} of {len(paths)} pictures cannot be read: {_named(bad)}; see data.corrupt=skip")
-        return np.load(images, mmap_mode="r"), bad
+        """All pictures in the listing's order, and why some could not be decoded; made where they are not there."""
+        paths = [path for files in self.listing.files.values() for path, _ in files]
+        store = PictureStore(self._entry, self.listing.root, paths, self.shape, self.team, self.progress)
+        store.make()
+        bad = {path: why for each in self.team.each(lambda: self._bad(store)) for path, why in each.items()}
+        return store.images, bad
 
-    def _decode(self, paths: Sequence[Path], target: Path) -> dict[Path, str]:
-        """Write the decoded pictures into a file that appears when it is whole; returns why some are missing."""
-        bad: dict[Path, str] = {}
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), *self.shape.array)}
-        try:
-            with replacing(target) as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for part in decode_all(paths, self.shape, bad, self.progress):
-                    file.write(part.data)
-        except OSError as error:
-            why = f"{target.parent}: {error.strerror}; data.cache=false decodes without keeping"
-            raise DataError(why, exit_code=74) from error
+    def _bad(self, store: PictureStore) -> dict[Path, str]:
+        """Why some pictures could not be decoded, where these are to be skipped."""
+        if (bad := store.failures) and not self.skips:
+            count = f"{len(bad)} of {len(store.paths)} pictures"
+            raise DataError(f"{count} cannot be read: {_named(bad)}; see data.corrupt=skip")
         return bad
 
 

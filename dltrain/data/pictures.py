@@ -65,9 +65,14 @@ class Pictures:
 
 
 def decode_all(
-    paths: Sequence[Path], shape: Shape, failures: dict[Path, str], progress: Progress | None = None
+    paths: Sequence[Path],
+    shape: Shape,
+    failures: dict[Path, str],
+    progress: Progress | None = None,
+    *,
+    threads: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """The pictures of files, decoded by threads, in parts (n, C, side, side).
+    """The pictures of files, decoded by threads (None: a processor each), in parts (n, C, side, side).
 
     Those that cannot be decoded are black, and `failures` is told why, in their order.
     """
@@ -78,7 +83,7 @@ def decode_all(
         except UnreadableError as error:
             return str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for first in range(0, len(paths), PART):
             part = paths[first : first + PART]
             decoded = [*pool.map(attempt, part)]

@@ -21,13 +21,6 @@ Bounds = Sequence[tuple[int, int]]
 Place = slice | np.ndarray
 
 
-def source(inputs: Stored, targets: Tensor | np.ndarray, *, device: torch.device, workers: int | None) -> Source:
-    """Of examples that `workers` stream or, where that is None, that are kept on the device."""
-    if workers is None:
-        return Resident(inputs, targets, device=device)
-    return Streamed(inputs, targets, device=device, workers=workers)
-
-
 class Source(Protocol):
     """Examples to gather from."""
 
@@ -43,20 +36,24 @@ class Source(Protocol):
 
 
 class Resident:
-    """Examples on the device."""
+    """Examples on the device: all, or without an order those of `part` (first, last)."""
 
-    def __init__(self, inputs: Stored, targets: Tensor | np.ndarray, *, device: torch.device) -> None:
-        self.inputs = as_tensor(inputs[:]).to(device)
-        self.targets = as_tensor(targets).to(device)
+    def __init__(
+        self,
+        inputs: Stored,
+        targets: Tensor | np.ndarray,
+        *,
+        device: torch.device,
+        part: tuple[int, int] | None = None,
+    ) -> None:
+        self.first = part[0] if part else 0
+        self.inputs, self.targets = placed(inputs, targets, device=device, part=part)
 
     def gather(self, order: Tensor | None, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor]]:
         if order is not None:
-            if self.inputs.device.type == "cuda":
-                # From pinned memory the copy waits for nothing.
-                order = order.pin_memory()
-            order = order.to(self.inputs.device, non_blocking=True)
+            order = uploaded(order, self.inputs.device)
         for first, last in bounds:
-            chosen = slice(first, last) if order is None else order[first:last]
+            chosen = slice(first - self.first, last - self.first) if order is None else order[first:last]
             yield self.inputs[chosen], self.targets[chosen]
 
     def close(self) -> None:
@@ -140,6 +137,19 @@ class Places:
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self.now)
+
+
+def placed(
+    inputs: Stored, targets: Tensor | np.ndarray, *, device: torch.device, part: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets on the device; of a part (first, last) nothing else is read, copied or kept in memory."""
+    rows, apart = slice(*part) if part else slice(None), part is not None
+    return as_tensor(inputs[rows]).to(device, copy=apart), as_tensor(targets[rows]).to(device, copy=apart)
+
+
+def uploaded(places: Tensor, device: torch.device) -> Tensor:
+    """Places on the CPU as indices on the device, for which nothing waits."""
+    return (places.pin_memory() if device.type == "cuda" else places).to(device, non_blocking=True)
 
 
 @contextmanager

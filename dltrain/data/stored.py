@@ -38,6 +38,11 @@ class Chosen:
         return copied
 
 
+def are_decoded(values: np.ndarray | Rows) -> bool:
+    """Whether all rows are there, and none is made when it is asked for."""
+    return isinstance(values, np.ndarray) or (isinstance(values, Chosen) and are_decoded(values.values))
+
+
 Stored = Tensor | np.ndarray | Rows
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dltrain.engine.division import Division
 from dltrain.engine.memory import OutOfMemory
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class Part(tuple[Tensor, Tensor]):
     examples: int
 
 
-class Ranks:
+class Ranks(Division):
     """Process number `rank` of `size` that take the same steps; alone, which costs nothing, unless told otherwise.
 
     Batches are shared so that every example is with one rank, in order; a batch with fewer than two examples for each
@@ -50,14 +51,17 @@ class Ranks:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
 
-    def share(self, first: int, last: int, *, least: int = FEWEST) -> tuple[int, int]:
-        """Of the examples from first to last (exclusive) those of this rank, or all where a share is too small."""
-        count = last - first
+    def share(self, first: int, last: int, *, least: int = FEWEST, rank: int | None = None) -> tuple[int, int]:
+        """Of the examples from first to last (exclusive) those of a rank, this one unless named.
+
+        All of them where a share is too small.
+        """
+        count, rank = last - first, self.rank if rank is None else rank
         if count < least * self.size:
             return first, last
         small, larger = divmod(count, self.size)
-        start = first + self.rank * small + min(self.rank, larger)
-        return start, start + small + (self.rank < larger)
+        start = first + rank * small + min(rank, larger)
+        return start, start + small + (rank < larger)
 
     def part(self, batch: tuple[Tensor, Tensor], examples: int) -> Part:
         """A share of a batch of so many examples."""

@@ -46,12 +46,16 @@ def introduce(
 def _whereabouts(run: Run) -> str:
     """Where the inputs are, and why."""
     size = quantity(run.facts.num_bytes, "B")
-    workers, limit = run.batches["train"].workers, run.config.data.resident_limit
-    if workers is None:
+    train, limit, ranks = run.batches["train"], run.config.data.resident_limit, run.engine.ranks.size
+    if train.sharded:
+        part = quantity(-(-run.facts.num_bytes // ranks), "B")
+        return f"{size} sharded over {ranks} ranks, {part} resident on the device of each"
+    if (workers := train.workers) is None:
         return f"{size} resident on the device"
     by = f"{workers} worker{'s' if workers > 1 else ''}" if workers else "the training process"
+    own = f" of each of {ranks} ranks" if ranks > 1 else ""
     why = "half of the device's free memory" if limit is None else f"data.resident_limit={limit}"
-    return f"streamed from memory by {by}: {size} do not fit {why}"
+    return f"streamed from memory by {by}{own}: {size} do not fit {why}"
 
 
 def model_table(model: nn.Module, rows: Sequence[LayerRow], input_shape: tuple[int, ...], title: str) -> Table:
