@@ -179,11 +179,14 @@ def made(ranks: int, whole: float, alone: float | None = None, **more: Any) -> d
 
 
 def test_efficiency_shares_and_verdict() -> None:
+    taken = {str(size): [ring(size, ranks=2, link=LINK)] for size in (10**3, 10**6)}
     results = [made(1, 1.0), made(2, 1.25, 1.0), made(2, 2.5, 2.0, scaling="weak", batch_size=200)]
-    record = {"kind": "cpu", "threads": 2, "results": results, "all_reduce": {"2": {"1000": [0.1], "4000": [0.1]}}}
+    record = {"kind": "cpu", "threads": 2, "results": results, "all_reduce": {"2": taken}}
     assert [report.cost(record, each).efficiency for each in results] == pytest.approx([1.0, 0.8, 0.8])
     assert report.cost(record, results[1]).gradients == pytest.approx(0.2)
     assert "limited by averaging gradients (20% of a step)" in report.verdict(record, "mlp")
+    predicted = next(report.predicted_cells(record))
+    assert predicted == ("mlp", "2", "100", "1,000.0", "1,250.0", "1,001.0", "1,001.0"), "1 ms for 1 MB, 20 us to ask"
     slower = {**record, "results": [made(1, 1.0), made(2, 2.0, 1.9)]}
     assert "limited by computing" in report.verdict(slower, "mlp")
     gpus = {**record, "kind": "cuda", "results": [made(1, 1.0), made(2, 0.5, 0.5)]}

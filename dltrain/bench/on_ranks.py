@@ -128,7 +128,7 @@ def buckets(engine: Engine, forward: Averaging, batches: list[Batch]) -> list[di
     passes = []
     seen: list[tuple[int, float]] = []
 
-    def hook(_: None, bucket: Any) -> torch.futures.Future[Tensor]:
+    def hook(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
         seen.append((bucket.buffer().nbytes, time.perf_counter()))
         return default_hooks.allreduce_hook(None, bucket)  # type: ignore[arg-type]
 
