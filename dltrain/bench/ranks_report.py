@@ -47,15 +47,14 @@ def head(record: dict[str, Any]) -> list[str]:
     """The machine, and what is compared, in words."""
     counts = ", ".join(map(str, record["counts"]))
     if record["kind"] == "cpu":
-        shared = f"threads {record['threads']} in all, which ranks share"
+        shared = f"processor threads that they share: {record['threads']}"
     else:
         shared = f"a {record['kind']} device each"
     versions = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
     lines = [f"machine  {record['device']}", f"versions {versions}", f"ranks    {counts}: {shared}"]
     if record["counts"] == [1]:
-        lines.append(
-            f"there is one {record['kind']} device or thread here: one rank is measured, and nothing over ranks"
-        )
+        what = "thread of a processor" if record["kind"] == "cpu" else f"{record['kind']} device"
+        lines.append(f"there is one {what} here: one rank is measured, and nothing over ranks")
     return lines
 
 
@@ -183,7 +182,7 @@ def links_table(record: dict[str, Any]) -> Table:
         f"{count} ranks: {1e6 * link.latency:,.0f} us and {link.bandwidth / 1e9:,.2f} GB/s"
         for count, link in links(record).items()
     )
-    return table(f"\nall-reduce of float32 alone; {fitted or 'none on one rank'}", LINK_COLUMNS, [*link_cells(record)])
+    return table(f"\nall-reduce of float32 alone; {fitted}", LINK_COLUMNS, [*link_cells(record)])
 
 
 PREDICTED_COLUMNS = {

@@ -41,7 +41,8 @@ def bench_scaling(words: list[str], flags: argparse.Namespace, *, names: Sequenc
         if flags.output:  # after every model: what comes next may be killed
             path = write_results(flags.output, f"ranks-{record['device']}", record)
             console.say(f"results  {path}")
-    console.say(links_table(record))
+    if record["all_reduce"]:
+        console.say(links_table(record))
     console.say(f"\n{LEGEND}\n{time.perf_counter() - start:.0f} s in all")
     return 0
 

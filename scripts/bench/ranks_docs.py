@@ -52,13 +52,17 @@ def section(name: str, record: dict[str, Any]) -> list[str]:
         lines += ["", f"**{report.heading(record, model)}**"]
         lines += markdown(report.COLUMNS, report.cells(record, model))
         lines += [report.verdict(record, model) + "."]
+    return [*lines, *(all_reduces(record) if record["all_reduce"] else [])]
+
+
+def all_reduces(record: dict[str, Any]) -> list[str]:
+    """What ranks have said to each other, and what the formula makes of it."""
+    lines = []
     for count, link in report.links(record).items():
         lines += ["", f"All-reduces alone between {count} ranks: the fit of a ring over all sizes is a latency of"]
         lines += [f"{1e6 * link.latency:,.0f} us a message and {link.bandwidth / 1e9:,.2f} GB/s."]
     lines += markdown(report.LINK_COLUMNS, report.link_cells(record))
-    lines += [
-        "Steps by the formula below, from that fit, the buckets, and the time of a step in which ranks say nothing:"
-    ]
+    lines += ["Steps by the formula below, from that fit, the buckets, and a step in which ranks say nothing:"]
     return lines + markdown(report.PREDICTED_COLUMNS, report.predicted_cells(record))
 
 
