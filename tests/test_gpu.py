@@ -1,6 +1,7 @@
 """What only a GPU can show: the same losses as on a CPU, nothing that waits, fused steps, the same bits twice."""
 
 import copy
+import json
 import time
 import warnings
 from typing import Any
@@ -13,12 +14,14 @@ from torch.nn.functional import cross_entropy
 
 from dltrain import optim
 from dltrain.build import Run, build
+from dltrain.cli import main
 from dltrain.config.compose import compose
 from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, why_eager
 from dltrain.engine.optimizer import tensors
 from dltrain.engine.probe import Probe, operation_seconds
 from dltrain.run.pace import Pace
 from dltrain.train import evaluate, fit
+from dltrain.verbs import _bench_ranks
 
 pytestmark = pytest.mark.gpu
 
@@ -346,3 +349,15 @@ def test_the_rate_is_that_of_a_stopwatch_that_waits_for_the_device(graphs: bool)
     seconds = time.perf_counter() - start
     assert seconds > 5
     assert pace.images_per_second() == pytest.approx(68 * (event.step - 50) / seconds, rel=0.15)
+
+
+def test_a_bench_over_ranks_takes_the_gpus_that_there_are(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(_bench_ranks, "SECONDS", {True: 0.05})
+    sizes = ("model=mlp", "data=synthetic", "data.num_train=600", "data.num_test=64", "data.batch_size=16")
+    words = ("bench", "scaling", "--quick", "--repeats", "2", "--output", str(tmp_path), *sizes, "device=cuda")
+    assert main([*words, "data.val_size=64"]) == 0
+    record = json.loads(next(tmp_path.glob("ranks-*.json")).read_text())
+    assert record["counts"][-1] <= torch.cuda.device_count()
+    alone = torch.cuda.device_count() == 1
+    assert ("there is one cuda device here" in capsys.readouterr().out) == alone
+    assert {result["ranks"] for result in record["results"]} == set(record["counts"])

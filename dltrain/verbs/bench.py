@@ -1,4 +1,4 @@
-"""Measure this machine, and dltrain beside other training loops: `dltrain bench [--quick] [overrides]`."""
+"""Measure this machine, and dltrain beside other training loops; `bench scaling`: over ranks."""
 
 import argparse
 import math
@@ -28,11 +28,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(words: list[str], flags: argparse.Namespace) -> int:
     """Measure model after model, print a table each, and write a file of all results where a folder is named.
 
-    Exit 1 where we failed; others may.
+    Exit 1 where we failed; others may. With the first word `scaling` all of it is about ranks.
     """
+    over_ranks = words[:1] == ["scaling"]
+    words = words[over_ranks:]
     chosen = [word.partition("=")[2] for word in words if word.startswith("model=")]
     names = chosen[-1].split(",") if chosen else QUICK if flags.quick else ALL
     overrides = [word for word in words if not word.startswith("model=")]
+    if over_ranks:
+        from dltrain.verbs._bench_ranks import bench_scaling
+
+        return bench_scaling(overrides, flags, names=names)
 
     from dltrain.bench.machine import write_results
     from dltrain.bench.report import LEGEND, machine_lines, result_table

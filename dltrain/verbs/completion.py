@@ -92,7 +92,8 @@ def _possible(before: list[str], word: str) -> Sequence[str]:
     known = groups(folders)
     starts = [f"{group}{sign}" for group in known for sign in "=."]
     keys = [f"{key}=" for key in _main() if key not in (*known, "defaults")]
-    return [*starts, *keys, *([] if verb else verbs())]
+    words = ["scaling"] if before == ["bench"] else [] if verb else verbs()
+    return [*starts, *keys, *words]
 
 
 def known_keys() -> list[str]:

@@ -15,7 +15,7 @@ RESULTS = ROOT / "scripts" / "bench" / "results"
 DOCS = ROOT / "docs"
 START, END = "<!-- measured: written by scripts/bench/write_docs.py -->\n", "<!-- end of the measured part -->\n"
 COLORS = {"dltrain": "#1f5fa8", "course loop": "#8a8a8a", "Lightning": "#d98e32", "timm": "#6a9f58"}
-KINDS = ("scaling-", "formats-")
+KINDS = ("scaling-", "formats-", "ranks-", "gradients")  # the last two are those of ranks_docs.py
 
 
 def records(kind: str = "") -> list[tuple[str, dict[str, Any]]]:
