@@ -47,7 +47,7 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
     grace = composition.config.trainer.grace_seconds + OWN_WORK_SECONDS
-    os.environ |= {"TORCHELASTIC_SIGNALS_TO_HANDLE": SIGNALS, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(grace))}
+    os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(math.ceil(grace))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -60,6 +60,7 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
         start_method="forkserver",  # of a process that has imported torch for all of them
         logs_specs=DefaultLogsSpecs(),
     )
+    config.signals_to_handle = SIGNALS
     _silence()
     multiprocessing.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start"])
     try:
