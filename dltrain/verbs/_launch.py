@@ -6,15 +6,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
-from dltrain.run.signals import EXIT_CODES, hear_once
+from dltrain.run.signals import EXIT_CODES, hear_once, listening, unheard
+from dltrain.sweep.launcher import start_server
 from dltrain.verbs._guarded import guarded
 
-SIGNALS = "SIGINT,SIGTERM,SIGUSR1,SIGHUP,SIGQUIT"
+SIGNALS = "SIGINT,SIGTERM,SIGUSR1"  # a hangup kills the launcher, and stops the ranks like that
 OWN_WORK_SECONDS = 10  # that a rank may take besides its grace
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
@@ -62,13 +64,13 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
     )
     config.signals_to_handle = SIGNALS
     _silence()
-    multiprocessing.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start"])
+    _start_server()
     try:
         elastic_launch(config, rank)(work, composition, keywords)
     except SignalException as stop:
         for child in multiprocessing.active_children():  # after a third signal
             child.kill()
-        return EXIT_CODES.get(stop.sigval, 128 + stop.sigval)
+        return EXIT_CODES[stop.sigval]
     except ChildFailedError as error:
         return _code({number: failure.exitcode for number, failure in error.failures.items()})
     return 0
@@ -77,7 +79,29 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
 def rank(work: Callable[..., int], composition: Composition, keywords: dict[str, Any]) -> None:
     """Be one of the ranks, to the exit code of its work."""
     hear_once()
-    sys.exit(guarded(lambda: work(composition, **keywords)))
+    threading.Thread(target=_end_with_the_launcher, daemon=True).start()
+    with listening():
+        code = guarded(lambda: work(composition, **keywords))
+    sys.exit(code)
+
+
+def _end_with_the_launcher() -> None:
+    """Stop where the launcher was killed, which could not pass that on."""
+    launcher = multiprocessing.parent_process()
+    assert launcher is not None
+    launcher.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _start_server() -> None:
+    """Start what ranks are forked from; signals wait until it has imported all, or they would meet half-made ranks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start"])
+    with unheard():
+        start_server()
+        first = context.Process(target=int)
+        first.start()
+        first.join()
 
 
 def _silence() -> None:
