@@ -115,6 +115,7 @@ def test_it_says_why_there_is_no_suggestion(words, suggests, capsys):
         (["--steps", "3"], "--steps 3: must be 20 or more"),
         (["data=function"], "data=function: dltrain lr-find is for data sets"),
         (["experiment=bn_study"], "experiment=bn_study is a sweep"),
+        (["device.count=2"], "device.count=2: dltrain lr-find takes its steps on one device"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_line(words, message, capsys):

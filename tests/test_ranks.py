@@ -95,8 +95,9 @@ def test_gradients_of_parts_are_averaged_once_a_step(outcomes) -> None:
 
 
 def test_a_signal_to_one_rank_ends_all_and_as_many_go_on_to_the_same_bits() -> None:
-    """Another number goes on, too, and says that the bits are others."""
-    words = [*COMMAND, "trainer.epochs=4", "trainer.log_every=3", "augment=flip", "model.norm=batch"]
+    """Within an evaluation, too, where ranks have unlike numbers of batches. Another number says so."""
+    sizes = ["data.batch_size=16", "data.val_size=131", "data.num_test=131"]  # batches: 5 of one rank, 4 of the other
+    words = [*COMMAND, *sizes, "trainer.epochs=2", "trainer.log_every=3", "augment=flip", "model.norm=batch"]
     assert codes(several(*words, "name=whole")) == [0, 0]
     whole = RUN.with_name("whole")
     assert codes(several(*words, "name=run", point="step", count=9, action=stop)) == [143, 143]
@@ -105,6 +106,12 @@ def test_a_signal_to_one_rank_ends_all_and_as_many_go_on_to_the_same_bits() -> N
     states = [path.parent.name for path in (RUN / "checkpoints").glob("*/state.json")]
     assert "step-00000009" in states
     other = shutil.copytree(RUN, RUN.with_name("other"))
+
+    for evaluated, steps in ((2, 36), (9, 72)):  # the first validation, then the test after the second one
+        assert codes(several("resume", "run", point="score", count=evaluated, action=stop)) == [143, 143]
+        assert (summary(RUN)["status"], summary(RUN)["steps"]) == ("interrupted", steps)
+        assert (rows(RUN)[-1]["step"], rows(RUN)[-1]["split"]) == (steps, "train" if steps == 36 else "val")
+        assert summary(RUN)["test"] is None
 
     assert codes(several("resume", "run")) == [0, 0]
     assert [{key: row.get(key) for key in NUMBERS} for row in rows(RUN)] == [

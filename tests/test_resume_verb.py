@@ -177,7 +177,7 @@ def test_what_cannot_be_read_or_done_is_refused_in_one_line(words, code, message
 def test_a_run_of_an_older_version_gets_the_usual_values_of_newer_keys():
     trained("trainer.epochs=1")
     config = FOLDER / "config.yaml"
-    config.write_text(re.sub(r"  (grace_seconds|max_skipped): .*\n", "", config.read_text()))
+    config.write_text(re.sub(r"  (grace_seconds|collective_timeout|max_skipped): .*\n", "", config.read_text()))
     (FOLDER / "summary.json").unlink()
     assert main(["resume", "run"]) == 0
     assert summary(FOLDER)["status"] == "completed"

@@ -119,6 +119,7 @@ class Trainer:
     keep_every: Count | None
     max_save_failures: Count
     grace_seconds: Positive
+    collective_timeout: Positive
     on_divergence: Literal["stop", "skip", "rollback"]
     max_skipped: Count
     max_rollbacks: Count

@@ -17,9 +17,9 @@ from dltrain.config.tree import container, leaves
 # What may change between two parts of a run: nothing of it has shaped the steps that were taken.
 FREE = (
     "trainer.epochs", "trainer.early_stop", "trainer.log_every", "trainer.checkpoint_every", "trainer.keep",
-    "trainer.keep_every", "trainer.max_save_failures", "trainer.grace_seconds", "trainer.on_divergence",
-    "trainer.max_skipped", "trainer.max_rollbacks", "trainer.check_all", "data.root", "data.workers",
-    "data.resident_limit", "device.", "logger", "outputs_dir", "name", "sweep.",
+    "trainer.keep_every", "trainer.max_save_failures", "trainer.grace_seconds", "trainer.collective_timeout",
+    "trainer.on_divergence", "trainer.max_skipped", "trainer.max_rollbacks", "trainer.check_all", "data.root",
+    "data.workers", "data.resident_limit", "device.", "logger", "outputs_dir", "name", "sweep.",
 )  # fmt: skip
 Change = tuple[Any, Any]
 

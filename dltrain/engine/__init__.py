@@ -4,6 +4,7 @@ from dltrain.engine.device import DeviceError, select
 from dltrain.engine.graph import GraphedEngine, why_eager
 from dltrain.engine.precision import Precision, fastest
 from dltrain.engine.ranks import Ranks, joined
+from dltrain.engine.roll import RanksApart, Roll, call_roll
 from dltrain.engine.search import searches
 from dltrain.engine.step import Engine
 from dltrain.engine.totals import Totals
@@ -14,7 +15,10 @@ __all__ = [
     "GraphedEngine",
     "Precision",
     "Ranks",
+    "RanksApart",
+    "Roll",
     "Totals",
+    "call_roll",
     "fastest",
     "joined",
     "searches",

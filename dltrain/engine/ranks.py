@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from dltrain.engine.division import Division
 from dltrain.engine.memory import OutOfMemory
+from dltrain.engine.roll import PATIENCE, Roll, call_roll
 
 T = TypeVar("T")
 FEWEST = 2  # examples of a share, which batch norm on vectors needs
@@ -28,11 +30,15 @@ class Ranks(Division):
     """Process number `rank` of `size` that take the same steps; alone, which costs nothing, unless told otherwise.
 
     Batches are shared so that every example is with one rank, in order; a batch with fewer than two examples for each
-    is computed whole by all of them. Sums and decisions are made common by collectives that all ranks must come to.
+    is computed whole by all of them. Sums and decisions are made common by collectives that all ranks must come to,
+    within the limit of the `roll`. Groups besides torch's default one: `prompt`, of decisions, keeps to the limit
+    where a GPU does not; in the `patient` one they meet where one may honestly be late.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, *, roll: Roll | None = None) -> None:
+        self.rank, self.size, self.roll = rank, size, roll
+        self.prompt: Any = None
+        self.patient: Any = None
 
     @property
     def leads(self) -> bool:
@@ -87,6 +93,7 @@ class Ranks(Division):
         """The model, whose backward passes average gradients over ranks, a bucket as soon as it is ready."""
         if self.size == 1:
             return model
+        self.meet()
         with warnings.catch_warnings():  # of a name that newer versions of torch have changed
             warnings.simplefilter("ignore", FutureWarning)
             return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
@@ -124,7 +131,7 @@ class Ranks(Division):
         if self.size == 1:
             return list(numbers)
         common = torch.tensor(numbers)
-        dist.all_reduce(common, op=dist.ReduceOp.MAX)
+        dist.all_reduce(common, op=dist.ReduceOp.MAX, group=self.prompt)
         return common.tolist()
 
     def gather(self, own: T) -> list[T]:
@@ -135,8 +142,13 @@ class Ranks(Division):
         dist.all_gather_object(every, own)
         return every
 
+    def meet(self) -> None:
+        """Wait for all, after work that may take one of them longer than another."""
+        if self.size > 1:
+            dist.barrier(group=self.patient)
+
     def once(self, work: Callable[[], T]) -> T:
-        """Have the first rank do some work, and tell all what came of it: a result or an error."""
+        """Have the first rank do some work, and tell all what came of it: a result or an error. They are patient."""
         if self.size == 1:
             return work()
         outcome: list[Any] = [None, None]
@@ -145,29 +157,42 @@ class Ranks(Division):
                 outcome[0] = work()
             except Exception as error:
                 outcome[1] = error
-        dist.broadcast_object_list(outcome, device=torch.device("cpu"))
+        dist.broadcast_object_list(outcome, device=torch.device("cpu"), group=self.patient)
         if outcome[1] is not None:
-            outcome[1].is_told = True
+            outcome[1].is_told = not self.leads
             raise outcome[1]
         result: T = outcome[0]
         return result
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """The ranks that torchrun, or whoever sets its variables, has started; this process alone without them."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+def joined(device: torch.device, roll: Roll | None = None) -> Iterator[Ranks]:
+    """The ranks of a roll, which is called where there is none yet; this process alone where there are no others.
+
+    After an error connections end with the process alone: the others are to see its exit code first.
+    """
+    roll = roll or call_roll()
+    if roll is None:
         yield Ranks()
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(BACKENDS[device.type])
-    try:
-        yield Ranks(dist.get_rank(), size)
-        dist.barrier()  # or else one that has less to do would end, and be taken for one that failed
-    finally:
-        dist.destroy_process_group()
+    ranks = Ranks(roll.rank, roll.size, roll=roll)
+    _connect(device, ranks, roll)
+    yield ranks
+    ranks.meet()  # or else one that has less to do would end, and be taken for one that failed
+    dist.destroy_process_group()
+
+
+def _connect(device: torch.device, ranks: Ranks, roll: Roll) -> None:
+    """Make the groups. What is late on GPUs has NCCL abort the process: decisions are to notice before."""
+    limit, on_gpus = timedelta(seconds=roll.timeout), device.type == "cuda"
+    patience = PATIENCE * limit
+    several: dict[str, Any] = {"store": roll.store, "rank": roll.rank, "world_size": roll.size}
+    dist.init_process_group(BACKENDS[device.type], timeout=patience if on_gpus else limit, **several)
+    ranks.patient = dist.new_group(backend="gloo", timeout=patience)
+    if on_gpus:
+        ranks.prompt = dist.new_group(backend="gloo", timeout=limit)
 
 
 @contextmanager

@@ -6,15 +6,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 heard: list[int] = []  # the exit code of a signal that came before a run had begun
 asked: list[int] = []  # that of the first signal of all
 _once = False
 _at_once = False
+_decided = threading.Event()
+_ended = threading.Event()
 WAITING = {*EXIT_CODES, signal.SIGHUP}
 
 
@@ -40,7 +43,7 @@ def stoppable() -> Iterator[None]:
         if asked and _once:
             return
         code = EXIT_CODES[signal.Signals(number)]
-        if not heard and _importing(frame):
+        if not heard and _importing(frame) and os.environ.get("RANK", "0") == "0":
             os.write(2, b"dltrain: interrupted\n")
         if heard or _importing(frame):
             leave(code)
@@ -55,8 +58,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+        _put_back(before)
 
 
 @contextmanager
@@ -90,14 +92,31 @@ def signalled(received: list[int], *, grace_seconds: float, echo_seconds: float 
     finally:
         for timer in timers:
             timer.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+        _put_back(before)
 
 
 def hear_once() -> None:
     """Heed the first signal alone: whoever started this process decides how long it may take to save."""
     global _once
     _once = True
+
+
+def heed_no_more() -> None:
+    """Let how this process ends be decided: what asks it to stop is only noted, in the handlers' place until then."""
+    _decided.set()
+    for number in EXIT_CODES:
+        signal.signal(number, lambda *_: _ended.set())
+
+
+def wait_to_be_ended(*, seconds: float) -> bool:
+    """Whether a signal asked this process to stop or, after `heed_no_more`, does within so many seconds."""
+    return bool(asked) or _ended.wait(seconds)
+
+
+def _put_back(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        if not _decided.is_set():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dltrain.run.listing import choices
 NO_SETTING = (
     "seed", "name", "outputs_dir", "sweep.", "logger", "device.threads", "data.workers", "data.resident_limit",
     "trainer.log_every", "trainer.checkpoint_every", "trainer.keep", "trainer.max_save_failures",
-    "trainer.grace_seconds",
+    "trainer.grace_seconds", "trainer.collective_timeout",
 )  # fmt: skip
 Compositions = Mapping[int, Composition | ConfigError]
 

@@ -14,11 +14,11 @@ class Decisions:
         self.received: list[int] = []
         self.heard = self.received if ranks.size == 1 else list[int]()
 
-    def agree(self, due: bool) -> bool:
-        """Whether saving is due for a rank, and hear of signals that came to others; all must come to it."""
+    def agree(self, wanted: bool) -> bool:
+        """Whether a rank wants something, and hear of signals that came to others; all must come to it."""
         if self.ranks.size == 1:
-            return due
-        code, common = self.ranks.highest([[*self.heard, 0][0], int(due)])
+            return wanted
+        code, common = self.ranks.highest([[*self.heard, 0][0], int(wanted)])
         if code and not self.received:
             self.received.append(code)
         return bool(common)

@@ -1,6 +1,5 @@
 """A trained model over a split of its data: what comes of every example, and what that is worth."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dltrain.run import checkpoint
 from dltrain.run.folder import read_json
 from dltrain.run.weights import chosen, evaluated
 from dltrain.train import Row
+from dltrain.verbs._decisions import Decisions
 from dltrain.verbs._interruptible import Interruptible
 
 
@@ -111,14 +111,14 @@ def _clipped(value: Any, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def score(trial: Trial, received: Sequence[int] = ()) -> Outcome:
+def score(trial: Trial, decisions: Decisions | None = None) -> Outcome:
     """Run the model over every example. Raises Interrupted once a signal is received."""
     engine, prepare, facts = trial.run.engine, trial.batches.prepare, trial.run.facts
     of_texts = bool(facts.class_names) and not facts.num_classes
     losses: list[float] = []
     parts: list[tuple[Tensor, Tensor]] = []
     with engine.evaluating() as totals:
-        for inputs, targets in Interruptible(trial.batches, received).epoch(0):
+        for inputs, targets in Interruptible(trial.batches, decisions or Decisions(engine.ranks)).epoch(0):
             logits = engine.score((inputs, targets), totals).cpu()
             logits, targets = logits.to(torch.promote_types(logits.dtype, torch.float32)), targets.cpu()
             pairs = zip(logits.split(1), targets.split(1), strict=True)

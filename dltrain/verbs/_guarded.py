@@ -8,9 +8,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from dltrain.run.signals import Interrupted, heard, stoppable
+from dltrain.run.signals import EXIT_CODES, Interrupted, heard, stoppable
 
 UNFORESEEN, OUT_OF_MEMORY, CANNOT_WRITE, REFUSED, INTERRUPTED = 1, 71, 74, 78, 130
+COMMON = {REFUSED, *EXIT_CODES.values()}
 WRITING_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -20,20 +21,23 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
         with stoppable():
             return work()
     except (KeyboardInterrupt, Interrupted) as interruption:
-        return say("interrupted", getattr(interruption, "exit_code", INTERRUPTED))
+        code = getattr(interruption, "exit_code", INTERRUPTED)
+        return code if _is_known(interruption, code) else say("interrupted", code)
     except BrokenPipeError:  # whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if heard:  # and something made another error of it
             return say("interrupted", heard[0])
+        message, code = worded(error)
+        if _is_known(error, code):
+            return code
         if debug:
             traceback.print_exc()
-        message, code = _worded(error)
-        return code if _is_known(error, code) else say(message, code)
+        return say(message, code)
 
 
-def _worded(error: Exception) -> tuple[str, int]:
+def worded(error: BaseException) -> tuple[str, int]:
     """One line and the exit code of an error; those of ours carry both."""
     message = " ".join(str(error).split())
     code: Any = getattr(error, "exit_code", None)
@@ -54,9 +58,9 @@ def _worded(error: Exception) -> tuple[str, int]:
     return f"unforeseen {type(error).__name__}: {first} (--debug shows where)", UNFORESEEN
 
 
-def _is_known(error: Exception, code: int) -> bool:
-    """Whether the first of several ranks says it: it told the others, or what is refused is refused by all."""
-    return _rank() != "0" and (code == REFUSED or getattr(error, "is_told", False))
+def _is_known(error: BaseException, code: int) -> bool:
+    """Whether another rank says it: it told this one, or they have not met, and all are refused or interrupted."""
+    return bool(getattr(error, "is_told", code in COMMON and _rank() != "0"))
 
 
 def _rank() -> str:

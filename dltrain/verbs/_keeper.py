@@ -60,10 +60,14 @@ class Keeper:
 
         Not after a step that was not finite, unless such steps are skipped by wish: the last checkpoint is good.
         """
-        engine, step = self.run.engine, self.position.step
+        engine = self.run.engine
         if not engine.is_finite() or (engine.has_skipped() and self.run.trainer.on_divergence != "skip"):
             return
-        state = engine.state_dict()  # to which all ranks come, whatever becomes of the record
+        state = engine.state_dict()  # to which all ranks come
+        engine.ranks.once(lambda: self._write(state))
+
+    def _write(self, state: dict[str, Any]) -> None:
+        step = self.position.step
         self.record.sync()
         optimizer, values = checkpoint.flatten(state["optim"])
         tensors = {"model": state["model"], "optim": {**optimizer, **state["precision"]}}
@@ -120,6 +124,7 @@ class Keeper:
         self.restore(point)
         self.record.rewind(point[1]["record_bytes"])
         self.position.rollbacks = rollbacks
+        self.run.engine.ranks.meet()
         return self._set_rates()
 
     def _set_rates(self) -> float:

@@ -1,17 +1,23 @@
 """Several ranks of one run on this machine, started and watched over by torchrun's elastic agent."""
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
+from dltrain.run.signals import EXIT_CODES, hear_once, listening, unheard
+from dltrain.sweep.launcher import start_server
 from dltrain.verbs._guarded import guarded
 
+SIGNALS = "SIGINT,SIGTERM,SIGUSR1"  # a hangup kills the launcher, and stops the ranks like that
+OWN_WORK_SECONDS = 10  # that a rank may take besides its grace
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
@@ -42,6 +48,8 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
     _check_devices(composition.config.device.name, count)
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
+    grace = composition.config.trainer.grace_seconds + OWN_WORK_SECONDS
+    os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(math.ceil(grace))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -54,13 +62,15 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
         start_method="forkserver",  # of a process that has imported torch for all of them
         logs_specs=DefaultLogsSpecs(),
     )
-    for name in ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the ranks say themselves why they end
-    multiprocessing.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start"])
+    config.signals_to_handle = SIGNALS
+    _silence()
+    _start_server()
     try:
         elastic_launch(config, rank)(work, composition, keywords)
     except SignalException as stop:
-        return 130 if stop.sigval == signal.SIGINT else 143
+        for child in multiprocessing.active_children():  # after a third signal
+            child.kill()
+        return EXIT_CODES[stop.sigval]
     except ChildFailedError as error:
         return _code({number: failure.exitcode for number, failure in error.failures.items()})
     return 0
@@ -68,7 +78,37 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
 
 def rank(work: Callable[..., int], composition: Composition, keywords: dict[str, Any]) -> None:
     """Be one of the ranks, to the exit code of its work."""
-    sys.exit(guarded(lambda: work(composition, **keywords)))
+    hear_once()
+    threading.Thread(target=_end_with_the_launcher, daemon=True).start()
+    with listening():
+        code = guarded(lambda: work(composition, **keywords))
+    sys.exit(code)
+
+
+def _end_with_the_launcher() -> None:
+    """Stop where the launcher was killed, which could not pass that on."""
+    launcher = multiprocessing.parent_process()
+    assert launcher is not None
+    launcher.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _start_server() -> None:
+    """Start what ranks are forked from; signals wait until it has imported all, or they would meet half-made ranks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start"])
+    with unheard():
+        start_server()
+        first = context.Process(target=int)
+        first.start()
+        first.join()
+
+
+def _silence() -> None:
+    """Have torch's agent log nothing: the ranks say themselves why they end."""
+    for name in [*logging.root.manager.loggerDict]:
+        if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _code(ended: dict[int, int]) -> int:

@@ -40,7 +40,7 @@ class Session:
         self.decisions = Decisions(run.engine.ranks)
         self.received = self.decisions.received
         self.evaluations = {
-            split: Interruptible(run.batches[split], self.received)
+            split: Interruptible(run.batches[split], self.decisions)
             for split, wanted in (("val", True), ("test", run.trainer.watch_test))
             if wanted and split in run.batches
         }
@@ -71,7 +71,7 @@ class Session:
             self._finish(status, code, cause=cause)
         return code
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Leave a summary that says what ended the run, where one can be written."""
         try:
             self._finish("failed", getattr(error, "exit_code", 1), cause=" ".join(str(error).split()))
@@ -204,7 +204,7 @@ class Session:
         if "test" not in self.run.batches:
             return
         watched = "test" in self.evaluations
-        reading = read_test(self.keeper, self.received, watched=watched)
+        reading = read_test(self.keeper, self.decisions, watched=watched)
         if not watched:
             self.position.last_rows["test"] = reading.row
             self._add(reading.row)

@@ -16,7 +16,7 @@ from dltrain.config import stored
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.config.tree import container, spoken
-from dltrain.engine import Ranks, joined, select
+from dltrain.engine import Ranks, call_roll, joined, select
 from dltrain.engine.device import describe, threads
 from dltrain.loggers.several import Loggers
 from dltrain.models.summary import summarize
@@ -31,6 +31,7 @@ from dltrain.verbs._continuation import Continuation, continuation
 from dltrain.verbs._introduction import introduce
 from dltrain.verbs._keeper import Keeper
 from dltrain.verbs._listed import name_of
+from dltrain.verbs._parting import cause, parting
 from dltrain.verbs._session import Session
 
 
@@ -54,11 +55,13 @@ def train(composition: Composition, *, parent: Path, name: str | None = None, al
 @contextmanager
 def together(composition: Composition) -> Iterator[Ranks]:
     """The ranks that train a composition together: those that torchrun has started, or this process alone."""
-    with joined(select(composition.config.device.name)) as ranks:
-        if (count := composition.config.device.count) not in (1, ranks.size):
+    config = composition.config
+    roll = call_roll(timeout=config.trainer.collective_timeout)
+    if roll is not None:
+        hear_once()  # a signal goes to all of them, and once more from whoever started them
+    with parting(roll), joined(select(config.device.name), roll) as ranks:
+        if (count := config.device.count) not in (1, ranks.size):
             raise ConfigError(f"device.count={count}: torchrun has started {ranks.size}; a job of a sweep is one alone")
-        if ranks.size > 1:
-            hear_once()  # a signal goes to all of them, and once more from whoever started them
         yield ranks
 
 
@@ -141,10 +144,13 @@ def train_in(
             sinks.start(console.say, folder, name=name_of(folder), config=container(composition.config))
             session = Session(run, keeper, console, sinks, train_flops=network.train_flops)
             session.until = until if until != session.steps else None
+            if roll := run.engine.ranks.roll:
+                roll.place = lambda: _next(session)
+            run.engine.ranks.meet()
             try:
                 code = session.go()
             except Exception as error:
-                session.fail(error)
+                session.fail(cause(run.engine.ranks.roll, error))
                 raise
             if run.trainer.check_all:
                 from dltrain.verbs._ci import check_all  # which trains, too
@@ -154,6 +160,12 @@ def train_in(
         finally:
             for batches in run.batches.values():
                 batches.close()
+
+
+def _next(session: Session) -> str:
+    """Where a run is to come to next."""
+    step = session.position.step
+    return f"step {step + 1}" if step < session.steps else "the end"
 
 
 def surroundings(run: Run) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The test set, read at the end of training: its row, and evaluation-test.json beside the run."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dltrain.run import looks
 from dltrain.run.folder import write_json
 from dltrain.train import Row
+from dltrain.verbs._decisions import Decisions
 from dltrain.verbs._evaluation import Outcome, Trial, score
 from dltrain.verbs._evaluation_content import content
 from dltrain.verbs._keeper import Keeper
@@ -27,7 +27,7 @@ class Reading:
             write_json(folder / "evaluation-test.json", found)
 
 
-def read_test(keeper: Keeper, received: Sequence[int], *, watched: bool) -> Reading:
+def read_test(keeper: Keeper, decisions: Decisions, *, watched: bool) -> Reading:
     """Evaluate the best weights, where a validation split chose them, or else the last ones.
 
     A test set that was `watched` has chosen them, if anything has. Raises Interrupted once a signal is received.
@@ -39,6 +39,6 @@ def read_test(keeper: Keeper, received: Sequence[int], *, watched: bool) -> Read
         chosen, step = "best", keeper.monitor.step
     averaged = run.engine.evaluated is not run.engine.model
     trial = Trial(run, run.batches["test"], "test", step, chosen, averaged, run.data_fingerprint)
-    outcome = score(trial, received)
+    outcome = score(trial, decisions)
     row = {"split": "test", "step": position.step, "epoch": position.epoch, **outcome.row}
     return Reading(row, trial, outcome)

@@ -20,7 +20,7 @@ def add_flags(parser: argparse.ArgumentParser, *, steps: int) -> None:
 
 
 def composed(words: Sequence[str], flags: argparse.Namespace, *, verb: str, least: int) -> "Composition":
-    """What the words ask for. Raises ConfigError for several settings at once, and for what has no data set."""
+    """What the words ask for. Raises ConfigError for several settings or devices, and for what has no data set."""
     from dltrain.config.compose import compose, parse
 
     if flag := next((word for word in words if word.startswith("steps=")), None):
@@ -35,6 +35,8 @@ def composed(words: Sequence[str], flags: argparse.Namespace, *, verb: str, leas
         raise ConfigError(
             f"experiment={composition.choices['experiment']} is a sweep: dltrain {verb} takes one setting"
         )
+    if (count := composition.config.device.count) > 1:
+        raise ConfigError(f"device.count={count}: dltrain {verb} takes its steps on one device; leave it out")
     if composition.config.data.name == "function":
         raise ConfigError(f"data=function: dltrain {verb} is for data sets, and a point on a landscape has none")
     return composition
