@@ -10,7 +10,7 @@ from torch import nn
 
 from dltrain import initializers, losses, metrics, models, optim, schedules
 from dltrain.build.beginning import begin
-from dltrain.build.ranks import check_ranks, set_up
+from dltrain.build.ranks import check_norms, check_ranks, set_up
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
 from dltrain.components import find, make, worded
@@ -50,11 +50,12 @@ class Run:
         return model_facts(self.served)
 
 
-def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = None) -> Run:
+def build(config: DictConfig, *, restored: bool = False, trains: bool = True, ranks: Ranks | None = None) -> Run:
     """Check a composed configuration against the data's facts, then decode the data and make the objects.
 
-    The weights of a run that is to be `restored` will come from its checkpoint, and none of another run are read. With
-    several `ranks` each makes its own, and all must come to it.
+    The weights of a run that is to be `restored` will come from its checkpoint, and none of another run are read. One
+    that never `trains` may have what needs another device for it. With several `ranks` each makes its own, and all must
+    come to it.
     Raises ConfigError, DataError, DeviceError or RunError, each with one line for the user.
     """
     trainer = schema.Trainer(**config.trainer)
@@ -67,6 +68,8 @@ def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = N
     _check_loss(config, served)
 
     model = make_model(config, served)
+    if trains:
+        check_norms(model, config, device, ranks)
     beginning, initial_weights_sha256 = begin(model, config, restored=restored)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
     precision = Precision(_precision(config, device, supply, model), device)

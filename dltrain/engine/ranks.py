@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from dltrain.engine.memory import OutOfMemory
 
@@ -158,12 +160,21 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(BACKENDS[device.type])
+    dist.init_process_group(BACKENDS[device.type], store=_store(), rank=int(os.environ["RANK"]), world_size=size)
     try:
         yield Ranks(dist.get_rank(), size)
         dist.barrier()  # or else one that has less to do would end, and be taken for one that failed
     finally:
         dist.destroy_process_group()
+
+
+def _store() -> Store:
+    """Where ranks find each other; on one node apart from what they had left there when torchrun started them again."""
+    store: Store
+    store, _, size = next(rendezvous("env://"))
+    if os.environ.get("LOCAL_WORLD_SIZE") != str(size):  # each node has its own count of restarts
+        return store
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager

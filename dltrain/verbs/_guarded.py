@@ -55,8 +55,9 @@ def _worded(error: Exception) -> tuple[str, int]:
 
 
 def _is_known(error: Exception, code: int) -> bool:
-    """Whether the first of several ranks says it: it told the others, or what is refused is refused by all."""
-    return _rank() != "0" and (code == REFUSED or getattr(error, "is_told", False))
+    """Whether another rank says it: the first of a node what is refused by all, the first of all what it told them."""
+    first_here = os.environ.get("LOCAL_RANK", _rank()) == "0"
+    return _rank() != "0" and (getattr(error, "is_told", False) or (code == REFUSED and not first_here))
 
 
 def _rank() -> str:
