@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from engines import batches, engine, equal, first_batch, network, poisoned
 from helpers import LITTLE, SEARCHING, networks, optimizers
 from torch.nn.functional import cross_entropy
@@ -335,3 +336,17 @@ def test_the_rate_is_that_of_a_stopwatch_that_waits_for_the_device(graphs: bool)
     seconds = time.perf_counter() - start
     assert seconds > 5
     assert pace.images_per_second() == pytest.approx(68 * (event.step - 50) / seconds, rel=0.15)
+
+
+def test_norms_over_ranks_take_the_steps_of_batch_norm_on_one() -> None:
+    """Also where there is a group of one rank, as of NCCL, in which they look for others."""
+    chosen = ("model=lenet", "optim=sgd", "device.graphs=false", "device.deterministic=true")
+    try:
+        expected = losses(built(*chosen, "model.norm=batch"))
+        run = built(*chosen, "model.norm=sync_batch")
+        dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+        assert losses(run) == expected
+    finally:
+        torch.use_deterministic_algorithms(False)
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,7 +1,11 @@
 """Several nodes make one run, and ranks that torchrun starts again go on with theirs. All on this machine."""
 
 import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,3 +138,68 @@ def test_ranks_share_the_processors_of_their_node(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert Ranks(4, 6).threads() == 4
+
+
+PAGE = (Path(__file__).parents[1] / "docs/scaling.md").read_text()
+OURS = "".join(part for part in re.split("^(?=## )", PAGE, flags=re.MULTILINE) if re.match("## (Several|Batch)", part))
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", OURS, re.MULTILINE | re.DOTALL)
+
+
+def composes(words: list[str]) -> bool:
+    return main([*words, "--cfg", "job"]) == 0
+
+
+def test_the_commands_of_the_page_are_read_by_torchrun_and_by_us() -> None:
+    """What they do is seen above, in smaller, and in `test_ranks.py`."""
+    from torch.distributed.run import parse_args
+
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("torchrun")]
+    assert len(lines) == 3
+    for line in lines:
+        read = parse_args(shlex.split(line)[1:])
+        assert (read.module, read.training_script) == (True, "dltrain")
+        assert composes(read.training_script_args)
+
+
+@pytest.mark.parametrize(("place", "program"), [(0, "torchrun"), (1, "dltrain")])
+def test_the_scripts_for_slurm_start_what_they_should(place: int, program: str, tmp_path: Path) -> None:
+    """With a made-up `srun` that starts the second of two tasks."""
+    script = [block for block in blocks("bash") if "#SBATCH" in block][place]
+    told = {
+        "scontrol": "echo first; echo second",
+        "srun": 'SLURM_PROCID=5 SLURM_LOCALID=1 exec "$@"',
+        program: 'env > variables; printf "%s\\n" "$@" > words',
+    }
+    for name, line in told.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": "123456", "SLURM_JOB_NODELIST": "nodes", "SLURM_NNODES": "2"}
+    tasks = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["bash", "-euc", script], env={**job, **tasks}, check=True)
+    words = Path("words").read_text().splitlines()
+    if program == "torchrun":
+        from torch.distributed.run import parse_args
+
+        read = parse_args(words)
+        assert (read.nnodes, read.rdzv_endpoint, read.rdzv_id) == ("2", "first:29500", "123456")
+        words = read.training_script_args
+    else:
+        variables = dict(line.split("=", 1) for line in Path("variables").read_text().splitlines() if "=" in line)
+        ours = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        assert [variables[name] for name in ours] == ["5", "8", "1", "4", "first", "23456"]
+    assert "name=job-123456" in words
+    assert composes(words)
+
+
+@pytest.mark.long
+def test_the_program_for_submitit_trains_on_two_ranks() -> None:
+    pytest.importorskip("submitit")
+    (program,) = blocks("python")
+    Path("submit.py").write_text(program)
+    words = ["submit.py", "local", "2", *WORDS, "name=run"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.strip() == "[0, 0]"
+    assert summary(RUNS / "run")["ranks"] == 2

@@ -53,9 +53,8 @@ class Run:
 def build(config: DictConfig, *, restored: bool = False, trains: bool = True, ranks: Ranks | None = None) -> Run:
     """Check a composed configuration against the data's facts, then decode the data and make the objects.
 
-    The weights of a run that is to be `restored` will come from its checkpoint, and none of another run are read. One
-    that never `trains` may have what needs another device for it. With several `ranks` each makes its own, and all must
-    come to it.
+    Weights that are to be `restored` will come from a checkpoint, and none of another run are read. Where nothing
+    `trains`, what needs another device for that may be there. All `ranks` must come to it, each for its own.
     Raises ConfigError, DataError, DeviceError or RunError, each with one line for the user.
     """
     trainer = schema.Trainer(**config.trainer)
@@ -66,10 +65,8 @@ def build(config: DictConfig, *, restored: bool = False, trains: bool = True, ra
     schedule = make(schedules, config.schedule)
     _check_validation(trainer, schedule, supply)
     _check_loss(config, served)
-
     model = make_model(config, served)
-    if trains:
-        check_norms(model, config, device, ranks)
+    check_norms(model, config, device, ranks, trains=trains)
     beginning, initial_weights_sha256 = begin(model, config, restored=restored)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
     precision = Precision(_precision(config, device, supply, model), device)

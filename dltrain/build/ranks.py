@@ -30,9 +30,9 @@ def check_ranks(config: DictConfig, optimizer: torch.optim.Optimizer, ranks: Ran
             raise ConfigError(f"{words}; there are {ranks.size}")
 
 
-def check_norms(model: nn.Module, config: DictConfig, device: torch.device, ranks: Ranks) -> None:
+def check_norms(model: nn.Module, config: DictConfig, device: torch.device, ranks: Ranks, *, trains: bool) -> None:
     """Refuse to train norms that meet the other ranks within the step, where they cannot. Raises ConfigError."""
-    if not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+    if not trains or not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         return
     if device.type != "cuda":
         raise ConfigError(f"norm sync_batch trains on CUDA alone, not on {device.type}; batch has the same weights")
