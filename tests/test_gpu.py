@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from engines import batches, engine, equal, first_batch, network, poisoned
 from helpers import LITTLE, SEARCHING, networks, optimizers
 from torch.nn.functional import cross_entropy
@@ -361,3 +362,17 @@ def test_a_bench_over_ranks_takes_the_gpus_that_there_are(monkeypatch, tmp_path,
     alone = torch.cuda.device_count() == 1
     assert ("there is one cuda device here" in capsys.readouterr().out) == alone
     assert {result["ranks"] for result in record["results"]} == set(record["counts"])
+
+
+def test_norms_over_ranks_take_the_steps_of_batch_norm_on_one() -> None:
+    """Also where there is a group of one rank, as of NCCL, in which they look for others."""
+    chosen = ("model=lenet", "optim=sgd", "device.graphs=false", "device.deterministic=true")
+    try:
+        expected = losses(built(*chosen, "model.norm=batch"))
+        run = built(*chosen, "model.norm=sync_batch")
+        dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+        assert losses(run) == expected
+    finally:
+        torch.use_deterministic_algorithms(False)
+        if dist.is_initialized():
+            dist.destroy_process_group()

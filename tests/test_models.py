@@ -23,6 +23,7 @@ FACTS = {"in_channels": 1, "image_size": 96, "num_classes": 10, "num_outputs": 1
 OPTIONS = sorted((Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
 NORMS = {
     "batch": (nn.modules.batchnorm._BatchNorm,),
+    "sync_batch": (nn.SyncBatchNorm,),
     "scratch": (ScratchBatchNorm,),
     "scratch_notes": (ScratchBatchNorm,),
     "layer": (nn.LayerNorm, nn.GroupNorm),
@@ -131,6 +132,16 @@ def test_norm_is_chosen_by_name(name: str, norm: str) -> None:
     as_many = len(norms_of(create_on_meta(name, norm="batch")))
     assert len(norms_of(model)) == (0 if norm == "none" else as_many)
     assert output_shape(model, 2, 3, 96, 96) == (2, 10)
+
+
+def test_the_weights_of_sync_batch_are_those_of_batch() -> None:
+    """And so is what it makes of images where nobody else has a part of the batch."""
+    ours, theirs = (create("lenet", image_size=32, norm=norm) for norm in ("sync_batch", "batch"))
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.rand(4, 1, 32, 32)
+    for training in (True, False):
+        assert torch.equal(ours.train(training)(images), theirs.train(training)(images))
+    assert all(torch.equal(*pair) for pair in zip(ours.buffers(), theirs.buffers(), strict=True))
 
 
 def test_the_notes_norm_of_images_has_parameters_of_every_activation() -> None:

@@ -77,7 +77,7 @@ def test_sizes_follow_from_the_layers_before():
     assert all(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("norm", ["batch", "scratch", "scratch_notes", "layer", "group", "instance"])
+@pytest.mark.parametrize("norm", ["batch", "sync_batch", "scratch", "scratch_notes", "layer", "group", "instance"])
 def test_a_norm_is_that_of_its_inputs(norm):
     model = made({"conv": 8}, {"norm": norm}, "flatten", {"linear": 12}, {"norm": norm.replace("instance", "layer")})
     assert model(torch.randn(2, *IMAGES)).shape == (2, 12)

@@ -42,6 +42,7 @@ WRONG = [
     ("experiment=d2l_lent_bn", 78, r"d2l_lenet_bn"),
     ("logger=tensorbord", 78, r"\btensorboard"),
     ("logger=wand", 78, r"logger=wandb"),
+    (f"{FEW} model.norm=sync_batch", 78, r"\bbatch\b"),
     # groups
     ("modle=lenet", 78, r"\bmodel=lenet"),
     ("optimizer=adam", 78, r"\boptim=adam"),

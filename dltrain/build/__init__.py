@@ -10,7 +10,7 @@ from torch import nn
 
 from dltrain import initializers, losses, metrics, models, optim, schedules
 from dltrain.build.beginning import begin
-from dltrain.build.ranks import check_ranks, set_up
+from dltrain.build.ranks import check_norms, check_ranks, set_up
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
 from dltrain.components import find, make, worded
@@ -50,11 +50,11 @@ class Run:
         return model_facts(self.served)
 
 
-def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = None) -> Run:
+def build(config: DictConfig, *, restored: bool = False, trains: bool = True, ranks: Ranks | None = None) -> Run:
     """Check a composed configuration against the data's facts, then decode the data and make the objects.
 
-    The weights of a run that is to be `restored` will come from its checkpoint, and none of another run are read. With
-    several `ranks` each makes its own, and all must come to it.
+    Weights that are to be `restored` will come from a checkpoint, and none of another run are read. Where nothing
+    `trains`, what needs another device for that may be there. All `ranks` must come to it, each for its own.
     Raises ConfigError, DataError, DeviceError or RunError, each with one line for the user.
     """
     trainer = schema.Trainer(**config.trainer)
@@ -65,8 +65,8 @@ def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = N
     schedule = make(schedules, config.schedule)
     _check_validation(trainer, schedule, supply)
     _check_loss(config, served)
-
     model = make_model(config, served)
+    check_norms(model, config, device, ranks, trains=trains)
     beginning, initial_weights_sha256 = begin(model, config, restored=restored)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
     precision = Precision(_precision(config, device, supply, model), device)
@@ -87,10 +87,16 @@ def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = N
         schedule=schedule,
         batches=batches,
         preparation=preparation,
-        data_fingerprint=ranks.once(supply.dataset.fingerprint),
+        data_fingerprint=_fingerprint(supply, ranks),
         initial_weights_sha256=initial_weights_sha256,
         notes=[*beginning, *_notes(config, trainer, engine, supply.facts)],
     )
+
+
+def _fingerprint(supply: Supply, ranks: Ranks) -> str:
+    """That of the data as this machine has them, of which the first of its ranks makes sure."""
+    first = ranks.neighbours[0]
+    return ranks.each(lambda: supply.dataset.fingerprint() if ranks.rank == first else "")[first]
 
 
 def _engine(

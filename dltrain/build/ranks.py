@@ -2,6 +2,7 @@
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from dltrain.config.errors import ConfigError
 from dltrain.engine import Ranks, searches
@@ -27,3 +28,17 @@ def check_ranks(config: DictConfig, optimizer: torch.optim.Optimizer, ranks: Ran
     ):
         if holds:
             raise ConfigError(f"{words}; there are {ranks.size}")
+
+
+def check_norms(model: nn.Module, config: DictConfig, device: torch.device, ranks: Ranks, *, trains: bool) -> None:
+    """Refuse to train norms that meet the other ranks within the step, where they cannot. Raises ConfigError."""
+    if not trains or not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        return
+    if device.type != "cuda":
+        raise ConfigError(f"norm sync_batch trains on CUDA alone, not on {device.type}; batch has the same weights")
+    in_parts = config.trainer.microbatch is not None or config.trainer.accumulate > 1
+    if in_parts and ranks.size > 1:
+        raise ConfigError(
+            "norm sync_batch: with trainer.microbatch or trainer.accumulate the ranks may compute different numbers of "
+            "parts, and one would wait for ever; choose norm batch, or whole batches"
+        )

@@ -22,9 +22,13 @@ def rehearse(model: nn.Module, served: Served, *, microbatch: int | None, batch_
     where = f"the model cannot take inputs of {shape}; choose another model, or other data"
     if examples == 1:
         where = f"{key}=1: the model cannot train on a single input of {shape}"
+    copied = copy.deepcopy(model).train()
+    for module in copied.modules():
+        if isinstance(module, nn.SyncBatchNorm):  # which in training insists on a GPU
+            module.eval()
     with torch.no_grad():
         try:
-            outputs = worded(where, partial(copy.deepcopy(model).train(), blank))
+            outputs = worded(where, partial(copied, blank))
         except (RuntimeError, IndexError) as error:
             raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
     if outputs.shape != (expected := (len(blank), *served.output_shape)):

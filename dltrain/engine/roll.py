@@ -93,7 +93,15 @@ def call_roll(*, timeout: float = 300.0) -> Roll | None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         return None
-    store, rank, size = next(rendezvous("env://"))
-    roll = Roll(store, rank, size, timeout=timeout)
+    roll = Roll(_store(), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), timeout=timeout)
     roll.meet()
     return roll
+
+
+def _store() -> Store:
+    """Where ranks find each other; on one node apart from what they had left there when torchrun started them again."""
+    store: Store
+    store, _, size = next(rendezvous("env://"))
+    if os.environ.get("LOCAL_WORLD_SIZE") != str(size):  # each node has its own count of restarts
+        return store
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

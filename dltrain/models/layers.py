@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 NORMS_1D: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm1d,
+    "sync_batch": nn.SyncBatchNorm,  # the same weights; statistics of the batches of all ranks together
     "scratch": ScratchBatchNorm,
     "scratch_notes": partial(ScratchBatchNorm, convention="notes"),
     "layer": nn.LayerNorm,
@@ -25,6 +26,7 @@ NORMS_1D: dict[str, Callable[[int], nn.Module]] = {
 
 NORMS_2D: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
+    "sync_batch": nn.SyncBatchNorm,
     "scratch": ScratchBatchNorm,
     "scratch_notes": lambda channels: ScratchBatchNorm(convention="notes"),  # one statistic a pixel: `infer_sizes`
     "layer": partial(nn.GroupNorm, 1),

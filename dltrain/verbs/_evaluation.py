@@ -68,7 +68,7 @@ def prepare(folder: Path, *, split: str, which: str, data: list[str], device: st
     config = stored.read_with_data(folder / "config.yaml", data, more=[f"device.name={device}"] if device else [])
     if config.data.name == "function":
         raise ConfigError("data=function: every step is an evaluation there, and metrics.jsonl holds them")
-    run = build(config, restored=True)
+    run = build(config, restored=True, trains=False)
     tensors, state = checkpoint.load(path)
     _check_fits(run, state)
     if split not in run.batches:

@@ -59,8 +59,9 @@ def worded(error: BaseException) -> tuple[str, int]:
 
 
 def _is_known(error: BaseException, code: int) -> bool:
-    """Whether another rank says it: it told this one, or they have not met, and all are refused or interrupted."""
-    return bool(getattr(error, "is_told", code in COMMON and _rank() != "0"))
+    """Whether another rank says it: it told this one or, where they have not met, the first of a node."""
+    first_here = os.environ.get("LOCAL_RANK", _rank()) == "0"
+    return bool(getattr(error, "is_told", code in COMMON and not first_here))
 
 
 def _rank() -> str:

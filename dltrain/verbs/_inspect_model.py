@@ -22,7 +22,7 @@ def inspect_model(config: DictConfig, folder: Path | None, *, parameter: str | N
 
     The weights are those of the run in a folder, or without one those that a run would begin with; nothing is trained.
     """
-    run = build(config, restored=folder is not None)
+    run = build(config, restored=folder is not None, trains=False)
     try:
         if folder is not None:
             tensors, _ = checkpoint.load(chosen(folder))

@@ -27,12 +27,13 @@ from dltrain.run.folder import RunError, create, default_name, read_json, replac
 from dltrain.run.lock import Lock
 from dltrain.run.signals import hear_once
 from dltrain.run.silent import SilentConsole
+from dltrain.verbs import _nodes
 from dltrain.verbs._continuation import Continuation, continuation
 from dltrain.verbs._introduction import introduce
 from dltrain.verbs._keeper import Keeper
 from dltrain.verbs._listed import name_of
 from dltrain.verbs._parting import cause, parting
-from dltrain.verbs._session import Session
+from dltrain.verbs._session import DIVERGED, Session
 
 
 def train(composition: Composition, *, parent: Path, name: str | None = None, allow_changes: bool = False) -> int:
@@ -41,10 +42,13 @@ def train(composition: Composition, *, parent: Path, name: str | None = None, al
     Raises what `build`, `create` and `go_on` raise.
     """
     with together(composition) as ranks:
-        if name is not None and ranks.once((parent / name).exists):
-            return _go_on(parent / name, composition, ranks, allow_changes=allow_changes)
+        _nodes.check(parent, ranks)
+        there = _nodes.begun(parent, composition, ranks) if name is None else parent / name
+        if there is not None and ranks.once(there.exists):
+            return _go_on(there, composition, ranks, allow_changes=allow_changes)
         sinks = sinks_of(composition.config)
         run = build(composition.config, ranks=ranks)
+        _nodes.check_data(run)
         wanted = name or default_name(composition.choices["model"], composition.choices["optim"])
         with Lock() as lock:
             place = partial(new_folder, parent=parent, name=wanted, numbered=name is None)
@@ -86,6 +90,7 @@ def go_on(folder: Path, composition: Composition, *, allow_changes: bool = False
     another process is at it (73), or there are checkpoints and none to go on from (66).
     """
     with together(composition) as ranks:
+        _nodes.check(folder, ranks)
         return _go_on(folder, composition, ranks, allow_changes=allow_changes)
 
 
@@ -94,6 +99,9 @@ def _go_on(folder: Path, composition: Composition, ranks: Ranks, *, allow_change
         raise ConfigError(f"{folder} is there already, and is no run; choose another name")
     with Lock() as lock:
         ranks.once(lambda: lock.take(folder))
+        if _nodes.restarts(ranks) and _nodes.status(folder) == "diverged":
+            ranks.once(lambda: print(f"{folder} has diverged, and would again: nothing was trained"))
+            return DIVERGED
         changes = stored.changes(container(stored.read(folder / "config.yaml").config), container(composition.config))
         _check(folder, changes, allow_changes=allow_changes)
         if (code := _exit_code_of_complete(folder, changes)) is not None:
@@ -104,6 +112,7 @@ def _go_on(folder: Path, composition: Composition, ranks: Ranks, *, allow_change
             raise RunError(f"{folder} holds weights alone, as sweep.keep=weights asks: it cannot be trained longer")
         sinks = sinks_of(composition.config)
         run = build(composition.config, restored=point is not None, ranks=ranks)
+        _nodes.check_data(run)
         going_on = continuation(run, point, passed_over, allow_changes=allow_changes)
         ranks.once(lambda: _renew(folder, run, composition, changed=bool(changes)))
         return train_in(folder, run, composition, sinks, going_on)
@@ -175,6 +184,8 @@ def surroundings(run: Run) -> dict[str, Any]:
         facts[INITIAL_WEIGHTS] = run.initial_weights_sha256
     if (size := run.engine.ranks.size) > 1:
         facts["ranks"] = size
+    if (launch := _nodes.launch_id()) is not None:
+        facts["launch"] = launch
     as_read_back: dict[str, Any] = json.loads(json.dumps(environment(**facts)))
     return as_read_back
 
