@@ -22,7 +22,7 @@ END = "<!-- end of what scripts/bench/ranks_docs.py writes -->\n"
 MEASURED, PAPER = (f"<!-- {part}: written by scripts/bench/ranks_docs.py -->\n" for part in ("measured", "on paper"))
 NOT_YET = "Not measured yet: that takes a machine with nothing else to do, and `./scripts/bench/run --ranks`.\n"
 COLORS = {"mlp": "#8a8a8a", "lenet": "#d98e32", "resnet18": "#1f5fa8", "densenet": "#6a9f58"}
-NUMBER: dict[str, Any] = {"xytext": (5, -2), "textcoords": "offset points", "fontsize": 7}
+BESIDE = {"strong": (5, -8), "weak": (5, 3)}
 LINES = {"strong": "o-", "weak": "s--"}
 
 
@@ -92,7 +92,8 @@ def picture(name: str, record: dict[str, Any]) -> None:
             results = [each for each in every if each["ranks"] == 1 or each["scaling"] == scaling]
             costs = [report.cost(record, result) for result in results]
             places, how = [result["ranks"] for result in results], {"color": COLORS.get(model), "markersize": 4}
-            rates.annotate(f"{costs[-1].rate:,.0f}", (places[-1], costs[-1].rate), **NUMBER)
+            number: dict[str, Any] = {"xytext": BESIDE[scaling], "textcoords": "offset points", "fontsize": 7}
+            rates.annotate(f"{costs[-1].rate:,.0f}", (places[-1], costs[-1].rate), **number)
             rates.plot(places, [cost.rate for cost in costs], line, label=f"{model}, {scaling}", **how)
             efficiencies.plot(places, [100 * cost.efficiency for cost in costs], line, **how)
     rates.set(yscale="log", ylabel="images a second")
