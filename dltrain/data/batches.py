@@ -21,6 +21,8 @@ from .stored import Stored
 class Sharing(Protocol):
     """The processes that train together, of which each has its part of every batch."""
 
+    size: int
+
     @property
     def drawn_as(self) -> tuple[int, ...]: ...
 
@@ -101,14 +103,15 @@ class Batches:
             yield batch if self.ranks is None or self.evaluated else self.ranks.part(batch, self._size(position))
 
     def _own_bounds(self) -> list[tuple[int, int]]:
-        """Of each batch this rank's share; what is evaluated is shared as a whole, and batched then."""
+        """Of each batch this rank's share; what is evaluated is shared as a whole, and batched then, as the largest."""
         if self.ranks is None:
             return self.bounds
         if not self.evaluated:
             return [self.ranks.share(*bound) for bound in self.bounds]
         first, last = self.ranks.share(0, self.num_examples, least=0)
-        own = batch_bounds(last - first, batch_size=self.batch_size)
-        return [(first + start, first + end) for start, end in own]
+        largest = batch_bounds(-(-self.num_examples // self.ranks.size), batch_size=self.batch_size)
+        own = [(first + start, min(first + end, last)) for start, end in largest]
+        return [(start, end) for start, end in own if start < end]
 
     def _size(self, position: int) -> int:
         first, last = self.bounds[position]

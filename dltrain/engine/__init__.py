@@ -6,6 +6,7 @@ from dltrain.engine.precision import Precision, fastest
 from dltrain.engine.ranks import Ranks, joined
 from dltrain.engine.search import searches
 from dltrain.engine.step import Engine
+from dltrain.engine.strategy import Strategy
 from dltrain.engine.totals import Totals
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "GraphedEngine",
     "Precision",
     "Ranks",
+    "Strategy",
     "Totals",
     "fastest",
     "joined",
