@@ -4,15 +4,16 @@ from typing import Any
 
 import torch
 from helpers import CONF
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Generator, Tensor, nn
 
-from dltrain.build import make_optimizer
+from dltrain.build.optimizer import make_optimizer, optimizer_maker
 from dltrain.data.augment import crop_flip
 from dltrain.data.batches import Batches
 from dltrain.data.preparation import Pixels
-from dltrain.engine import Engine, Precision
-from dltrain.losses import cross_entropy
+from dltrain.engine import Engine, Precision, Ranks
+from dltrain.engine.strategies import strategy_of
+from dltrain.losses import cross_entropy, l2_penalty
 from dltrain.metrics import correct
 
 CLASSES = 3
@@ -32,8 +33,13 @@ def network(*, norm: bool = True, dropout: float = 0.3) -> nn.Sequential:
 
 
 def optimizer(model: nn.Module, option: str, **changes: Any) -> torch.optim.Optimizer:
-    node = OmegaConf.load(CONF / "optim" / f"{option}.yaml")
-    return make_optimizer(OmegaConf.create({"optim": {**node, "decay_bias_and_norm": False, **changes}}).optim, model)
+    return make_optimizer(node(option, **changes), model)
+
+
+def node(option: str, **changes: Any) -> DictConfig:
+    """The configuration of an optimizer."""
+    loaded = OmegaConf.load(CONF / "optim" / f"{option}.yaml")
+    return OmegaConf.create({"optim": {**loaded, "decay_bias_and_norm": False, **changes}}).optim
 
 
 def engine(
@@ -43,18 +49,27 @@ def engine(
     precision: str | Precision = "fp32",
     lr: float | None = None,
     kind: type[Engine] = Engine,
+    ranks: Ranks | None = None,
+    strategy: str = "ddp",
+    l2: float = 0.0,
     **changes: Any,
 ) -> Engine:
     model = network() if model is None else model
-    device = next(model.parameters()).device
+    how = strategy_of(strategy, ranks or Ranks())
+    how.divide(model)
+    held = how.held(model)
+    device = next(held.parameters()).device
     keywords: dict[str, Any] = {
         "loss": cross_entropy(num_classes=CLASSES),
         "metrics": {"accuracy": correct},
         "schedule": lambda step: 1.0,
         "precision": Precision(precision, device) if isinstance(precision, str) else precision,
+        "penalty": l2_penalty(held, l2=l2),
         **changes,
     }
-    return kind(model, optimizer(model, option, **({} if lr is None else {"lr": lr})), **keywords)
+    chosen = node(option, **({} if lr is None else {"lr": lr}))
+    stepping = how.share(make_optimizer(chosen, held), optimizer_maker(chosen, held))
+    return kind(model, stepping, strategy=how, **keywords)
 
 
 def batches(count: int = 45, *, batch_size: int = 10, augmented: bool = True, **changes: Any) -> Batches:

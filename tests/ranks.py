@@ -19,17 +19,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def steps(ranks: Ranks, case: str) -> dict[str, Any]:
+def steps(ranks: Ranks, **keywords: Any) -> dict[str, Any]:
     """Four epochs of 45 examples in batches of 11, the last one too small to be shared: losses, rows, samples."""
     from engines import batches, engine, network
 
-    from dltrain.losses import l2_penalty
-
-    keywords = dict(CASES[case])
     model = network(norm=False, dropout=0.0)
-    penalty = l2_penalty(model, l2=keywords.pop("l2", 0.0))
     several = ranks if ranks.size > 1 else None
-    some: Engine = engine(model=model, lr=0.05, penalty=penalty, ranks=ranks, **keywords)
+    some: Engine = engine(model=model, lr=0.05, ranks=ranks, **keywords)
     served = batches(47, batch_size=11, augmented=False, ranks=several)  # 4 batches of 11 and one of 3
     served.shuffle = True
     result: dict[str, Any] = {"losses": [], "rows": [], "seen": []}
@@ -47,7 +43,10 @@ def steps(ranks: Ranks, case: str) -> dict[str, Any]:
             some.score(batch, totals)
         result["counted"] = totals._common()
         result["evaluated"] = totals.read()["accuracy"]
-    result["norm"] = float(sum(parameter.detach().square().sum() for parameter in some.evaluated.parameters()))
+    weights = some.weights()
+    result["norm"] = float(
+        sum(weights[name].square().sum() for name, _ in some.evaluated.named_parameters() if weights)
+    )
     return result
 
 
@@ -107,7 +106,7 @@ def main(rank: int, size: int, port: str, path: Path) -> None:
     be(rank, size, port)
     torch.set_num_threads(1)
     with joined(torch.device("cpu")) as ranks:
-        found: dict[str, Any] = {case: steps(ranks, case) for case in CASES}
+        found: dict[str, Any] = {name: steps(ranks, **case) for name, case in CASES.items()}
         if ranks.size > 1:
             found |= {"poisoned": ranks.gather(poisoned(ranks)), "statistics": statistics(ranks)}
             found["reductions"] = reductions(ranks)

@@ -95,8 +95,8 @@ def test_gradients_of_parts_are_averaged_once_a_step(outcomes) -> None:
 
 
 def test_a_signal_to_one_rank_ends_all_and_as_many_go_on_to_the_same_bits() -> None:
-    """Within an evaluation, too, where ranks have unlike numbers of batches. Another number says so."""
-    sizes = ["data.batch_size=16", "data.val_size=131", "data.num_test=131"]  # batches: 5 of one rank, 4 of the other
+    """Within an evaluation, too. Another number says so."""
+    sizes = ["data.batch_size=16", "data.val_size=131", "data.num_test=131"]  # 5 batches an evaluation
     words = [*COMMAND, *sizes, "trainer.epochs=2", "trainer.log_every=3", "augment=flip", "model.norm=batch"]
     assert codes(several(*words, "name=whole")) == [0, 0]
     whole = RUN.with_name("whole")
@@ -107,7 +107,7 @@ def test_a_signal_to_one_rank_ends_all_and_as_many_go_on_to_the_same_bits() -> N
     assert "step-00000009" in states
     other = shutil.copytree(RUN, RUN.with_name("other"))
 
-    for evaluated, steps in ((2, 36), (9, 72)):  # the first validation, then the test after the second one
+    for evaluated, steps in ((2, 36), (12, 72)):  # the first validation, then the test after the second one
         assert codes(several("resume", "run", point="score", count=evaluated, action=stop)) == [143, 143]
         assert (summary(RUN)["status"], summary(RUN)["steps"]) == ("interrupted", steps)
         assert (rows(RUN)[-1]["step"], rows(RUN)[-1]["split"]) == (steps, "train" if steps == 36 else "val")

@@ -113,7 +113,7 @@ def _without(engine: Engine, way: str) -> Iterator[None]:
     ranks = engine.ranks
     engine.ranks = Silent(ranks.rank, ranks.size) if way == ALONE else ranks
     try:
-        with ranks.unshared(engine.forward, when=way != WHOLE):
+        with engine.strategy.unshared(engine.forward, when=way != WHOLE):
             yield
     finally:
         engine.ranks = ranks

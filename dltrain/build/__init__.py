@@ -1,6 +1,7 @@
 """From a configuration to ready objects: the only reader of the config tree."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,10 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from dltrain import initializers, losses, metrics, models, optim, schedules
+from dltrain import initializers, losses, metrics, models, schedules
 from dltrain.build.beginning import begin
-from dltrain.build.ranks import check_norms, check_ranks, set_up
+from dltrain.build.optimizer import make_optimizer
+from dltrain.build.ranks import check_norms, check_ranks, check_work, divide, set_up, share
 from dltrain.build.rehearsal import rehearse
 from dltrain.build.supply import Supply
 from dltrain.components import find, make, worded
@@ -20,7 +22,7 @@ from dltrain.data.batches import Batches
 from dltrain.data.dataset import cache_folder
 from dltrain.data.facts import Facts, Served
 from dltrain.data.preparation import Preparation
-from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, fastest, searches, select, why_eager
+from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, Strategy, fastest, searches, select, why_eager
 from dltrain.engine.device import best_memory_format, compile_model
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -61,8 +63,7 @@ def build(config: DictConfig, *, restored: bool = False, trains: bool = True, ra
     device, ranks = select(config.device.name), ranks or Ranks()
     set_up(device, config.device, ranks)
     supply = Supply(config, trainer, ranks)
-    served = supply.served
-    schedule = make(schedules, config.schedule)
+    served, schedule = supply.served, make(schedules, config.schedule)
     _check_validation(trainer, schedule, supply)
     _check_loss(config, served)
     model = make_model(config, served)
@@ -70,18 +71,18 @@ def build(config: DictConfig, *, restored: bool = False, trains: bool = True, ra
     beginning, initial_weights_sha256 = begin(model, config, restored=restored)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
     precision = Precision(_precision(config, device, supply, model), device)
-    best = best_memory_format(model, device, precision=precision.name)
-    memory_format = MEMORY_FORMATS.get(config.device.memory_format, best)
+    chosen = MEMORY_FORMATS.get(config.device.memory_format)
+    memory_format = chosen or best_memory_format(model, device, precision=precision.name)
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    engine = _engine(config, trainer, model, schedule, precision, supply, ranks)
+    strategy, whole = divide(model, trainer.strategy, ranks)
+    engine = _engine(config, trainer, model, schedule, precision, supply, strategy)
     batches, preparation = supply.load(device=device, memory_format=memory_format)
-    ranks.meet()
     return Run(
         config=config,
         trainer=trainer,
         facts=supply.facts,
         served=served,
-        model=model,
+        model=whole,
         memory_format=memory_format,
         engine=engine,
         schedule=schedule,
@@ -106,15 +107,16 @@ def _engine(
     schedule: schedules.Schedule,
     precision: Precision,
     supply: Supply,
-    ranks: Ranks,
+    strategy: Strategy,
 ) -> Engine:
     """The engine that takes the run's steps."""
-    warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
-    rate = warm if trainer.constant_rate is None else lambda *_: trainer.constant_rate
-    optimizer = make_optimizer(config.optim, model)
+    ranks, held = strategy.ranks, strategy.held(model)
+    optimizer = make_optimizer(config.optim, held)
     _check_search(config.optim.name, optimizer, trainer, precision)
     check_ranks(config, optimizer, ranks)
-    served, steps_per_epoch = supply.served, supply.steps_per_epoch
+    check_work(config, strategy, supply.facts.num_examples)
+    optimizer = share(config, optimizer, strategy, held)
+    served = supply.served
     graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer) and ranks.size == 1
     engine = (GraphedEngine if graphed else Engine)(
         model,
@@ -122,19 +124,28 @@ def _engine(
         loss=make(losses, config.loss, **served.facts, **served.loss_facts),
         metrics={name: metrics.measure(name).sum for name in served.measures},
         shown={name: metrics.measure(name).shown for name in served.measures},
-        schedule=lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs),
+        schedule=_rate(config, trainer, schedule, supply.steps_per_epoch),
         precision=precision,
-        penalty=worded("loss", lambda: losses.l2_penalty(model, l2=config.loss.l2, l2_on=config.loss.l2_on)),
+        penalty=worded("loss", lambda: losses.l2_penalty(held, l2=config.loss.l2, l2_on=config.loss.l2_on)),
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
         microbatch=trainer.parts or (-(-supply.batch_size // ranks.size) if trainer.accumulate > 1 else None),
         splits=trainer.microbatch == "auto",
         ema=trainer.ema,
         seed=config.seed,
-        ranks=ranks,
+        strategy=strategy,
     )
     compile_model(model, mode=config.device.compile, cache=cache_folder("inductor"))  # not the averaged copy
     return engine
+
+
+def _rate(
+    config: DictConfig, trainer: schema.Trainer, schedule: schedules.Schedule, steps_per_epoch: int
+) -> Callable[[int], float]:
+    """What multiplies the rate of a step."""
+    warm = schedules.warmup(schedule, warmup=config.schedule.warmup)
+    rate = warm if trainer.constant_rate is None else lambda *_: trainer.constant_rate
+    return lambda step: rate(step, steps_per_epoch, steps_per_epoch * trainer.epochs)
 
 
 def make_model(config: DictConfig, served: Served) -> nn.Module:
@@ -144,15 +155,6 @@ def make_model(config: DictConfig, served: Served) -> nn.Module:
     generator = torch.Generator().manual_seed(config.seed)
     initializers.initialize(model, make(initializers, config.init), layers=config.init.layers, generator=generator)
     return model
-
-
-def make_optimizer(node: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over the model's parameters in groups by role, fused where the device can."""
-    decay = {key: node[key] for key in ("weight_decay", "decay_bias_and_norm") if key in node}
-    groups = optim.parameter_groups(model, **decay)
-    fused = optim.fused_keywords(find(optim, node.name, "optim"), device=next(model.parameters()).device)
-    optimizer: torch.optim.Optimizer = make(optim, node, params=groups, **fused)
-    return optimizer
 
 
 def model_facts(served: Served) -> dict[str, Any]:
@@ -219,10 +221,12 @@ def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: F
     )
     decays = any(group.get("weight_decay") for group in engine.optimizer.param_groups)
     undecayed = config.optim.get("weight_decay") and not decays
+    undivided = trainer.strategy != "ddp" and alone
     squared = config.loss.name == "mse" and facts.num_classes > 0
     notes = (
         (undecayed, "optim.weight_decay decays nothing: the model has no weights, only biases and norms"),
         (squared, "loss=mse with classes: their one-hot vectors are the targets; loss=cross_entropy is usual"),
+        (undivided, f"trainer.strategy={trainer.strategy}: there is one rank, which holds all"),
         (eager, f"no CUDA graph: {eager}"),
         (slow, "this CPU is not fast at bf16: fp32 takes less time"),
         (capped, f"trainer.max_batch_size: batches of {trainer.max_batch_size}, not {config.data.batch_size}"),

@@ -1,12 +1,18 @@
 """What several ranks cannot do together, and what each has of the machine."""
 
+from collections.abc import Mapping
+from functools import partial
+
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from dltrain.build.optimizer import optimizer_maker
+from dltrain.components import worded
 from dltrain.config.errors import ConfigError
-from dltrain.engine import Ranks, searches
+from dltrain.engine import Ranks, Strategy, searches
 from dltrain.engine.device import configure
+from dltrain.engine.strategies import strategy_of
 
 
 def set_up(device: torch.device, node: DictConfig, ranks: Ranks) -> None:
@@ -42,3 +48,36 @@ def check_norms(model: nn.Module, config: DictConfig, device: torch.device, rank
             "norm sync_batch: with trainer.microbatch or trainer.accumulate the ranks may compute different numbers of "
             "parts, and one would wait for ever; choose norm batch, or whole batches"
         )
+
+
+def divide(model: nn.Module, name: str, ranks: Ranks) -> tuple[Strategy, nn.Module]:
+    """The strategy of a name, each rank having its part of the model by it, and what shows the layers of the whole.
+
+    Raises ConfigError where the model cannot be divided.
+    """
+    strategy = strategy_of(name, ranks)
+    whole: nn.Module = worded(f"trainer.strategy={name}", partial(strategy.divide, model))
+    return strategy, whole
+
+
+def check_work(config: DictConfig, strategy: Strategy, num_examples: Mapping[str, int]) -> None:
+    """Refuse what leaves a rank without an example where all must run the model as often. Raises ConfigError."""
+    if not strategy.is_whole:
+        where = f"trainer.strategy={strategy.name}"
+        for split, count in num_examples.items():
+            if 0 < count < strategy.ranks.size:
+                raise ConfigError(f"{where}: {count} {split} examples are too few for {strategy.ranks.size} ranks")
+        if config.data.batch_size == 1:
+            raise ConfigError(f"{where}: data.batch_size=1 leaves a rank without work; choose 2 or more")
+
+
+def share(
+    config: DictConfig, optimizer: torch.optim.Optimizer, strategy: Strategy, held: nn.Module
+) -> torch.optim.Optimizer:
+    """The optimizer as ranks share it. Raises ConfigError where it steps otherwise with a part than with the whole."""
+    like = optimizer_maker(config.optim, held)
+    if not strategy.suits(optimizer.param_groups, like):
+        others = "ddp" if strategy.is_whole else "ddp or zero1"
+        where = f"trainer.strategy={strategy.name}"
+        raise ConfigError(f"{where}: a step of optim.name={config.optim.name} needs the whole; choose {others}")
+    return strategy.share(optimizer, like)

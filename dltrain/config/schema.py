@@ -112,6 +112,7 @@ class Trainer:
     eval_every_examples: Count | None
     eval_at_start: bool
     watch_test: bool
+    strategy: Literal["ddp", "zero1", "fsdp2"]
     check_all: bool
     must_learn: bool
     checkpoint_every: Interval

@@ -18,7 +18,8 @@ from dltrain.config.tree import container, leaves
 FREE = (
     "trainer.epochs", "trainer.early_stop", "trainer.log_every", "trainer.checkpoint_every", "trainer.keep",
     "trainer.keep_every", "trainer.max_save_failures", "trainer.grace_seconds", "trainer.collective_timeout",
-    "trainer.on_divergence", "trainer.max_skipped", "trainer.max_rollbacks", "trainer.check_all", "data.root",
+    "trainer.on_divergence", "trainer.max_skipped", "trainer.max_rollbacks", "trainer.check_all", "trainer.strategy",
+    "data.root",
     "data.workers", "data.resident_limit", "device.", "logger", "outputs_dir", "name", "sweep.",
 )  # fmt: skip
 Change = tuple[Any, Any]

@@ -104,11 +104,12 @@ class Batches:
         return Resident(inputs, targets, device=self.device, part=self.part)
 
     def _own_bounds(self) -> list[tuple[int, int]]:
-        """What the source is asked for; what is evaluated is shared as a whole, and batched then."""
-        if self.part is not None:
+        """What the source is asked for; what is evaluated is shared as a whole, and batched then, as the largest."""
+        if self.ranks is not None and self.part is not None:
             first, last = self.part
-            own = batch_bounds(last - first, batch_size=self.batch_size)
-            return [(first + start, first + end) for start, end in own]
+            largest = batch_bounds(-(-self.num_examples // self.ranks.size), batch_size=self.batch_size)
+            own = [(first + start, min(first + end, last)) for start, end in largest]
+            return [(start, end) for start, end in own if start < end]
         if self.ranks is None or self.sharded:
             return self.bounds
         return [self.ranks.share(*bound) for bound in self.bounds]

@@ -7,6 +7,7 @@ from dltrain.engine.ranks import Ranks, joined
 from dltrain.engine.roll import RanksApart, Roll, call_roll
 from dltrain.engine.search import searches
 from dltrain.engine.step import Engine
+from dltrain.engine.strategy import Strategy
 from dltrain.engine.totals import Totals
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Ranks",
     "RanksApart",
     "Roll",
+    "Strategy",
     "Totals",
     "call_roll",
     "fastest",

@@ -19,12 +19,17 @@ class HasParts(Protocol):
     microbatch: int | None
 
 
-def parts(batch: tuple[Tensor, Tensor], microbatch: int | None) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and targets of a batch, `microbatch` examples at a time or fewer; None: all at once."""
+def parts(
+    batch: tuple[Tensor, Tensor], microbatch: int | None, *, shares: tuple[int, int] | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Inputs and targets of a batch, `microbatch` examples at a time or fewer; None: all at once.
+
+    Ranks whose smallest and largest `shares` are given have as many parts.
+    """
     inputs, targets = batch
-    count = -(-len(inputs) // (microbatch or len(inputs)))
-    if microbatch != 1:  # a part of a single example joins another: batch norm on vectors needs two
-        count = min(count, max(1, len(inputs) // 2))
+    smallest, largest = shares or (len(inputs), len(inputs))
+    fewest = 1 if microbatch == 1 else 2  # a part of a single example joins another: batch norm on vectors needs two
+    count = min(-(-largest // (microbatch or largest)), max(1, smallest // fewest))
     return list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
 
 

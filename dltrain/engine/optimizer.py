@@ -13,25 +13,28 @@ def tensors(optimizer: Optimizer) -> list[Tensor]:
     return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
 
 
-def be_capturable(optimizer: Optimizer) -> None:
+def be_capturable(*optimizers: Optimizer) -> None:
     """Have step counters made and read where the parameters are, so that nothing waits for them."""
-    optimizer._warned_capturable_if_run_uncaptured = True  # torch warns of eager steps
-    for group in optimizer.param_groups:
-        if "capturable" in group:
-            group["capturable"] = True
+    for optimizer in optimizers:
+        optimizer._warned_capturable_if_run_uncaptured = True  # torch warns of eager steps
+        for group in optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = True
 
 
-def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def load_state(optimizer: Optimizer, state: Mapping[str, Any], *, names: Mapping[Tensor, str] | None = None) -> None:
     """Load each parameter's state by the parameter's name, in its memory format; the settings stay the optimizer's.
 
-    Of `state`, which has the form of a state_dict, only the names and the state are looked at.
+    Of `state`, which has the form of a state_dict, only the names and the state are looked at. `names` are those of
+    the optimizer's parameters, where it does not know them itself.
     """
     own = optimizer.state_dict()
     saved = {name: state["state"][index] for index, name in enumerate(_names(state)) if index in state["state"]}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    own_names = _names(own) if names is None else [names[parameter] for parameter in parameters]
     own["state"] = {
         index: {key: _in_format_of(parameter, value) for key, value in saved[name].items()}
-        for index, (name, parameter) in enumerate(zip(_names(own), parameters, strict=True))
+        for index, (name, parameter) in enumerate(zip(own_names, parameters, strict=True))
         if name in saved
     }
     optimizer.load_state_dict(own)

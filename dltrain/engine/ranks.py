@@ -1,15 +1,14 @@
 """The processes that train one model together, each on its share of every batch."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from dltrain.engine.division import Division
 from dltrain.engine.memory import OutOfMemory
@@ -89,20 +88,12 @@ class Ranks(Division):
     def _is_whole(self, batch: tuple[Tensor, Tensor]) -> bool:
         return isinstance(batch, Part) and len(batch[0]) == batch.examples
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, whose backward passes average gradients over ranks, a bucket as soon as it is ready."""
-        if self.size == 1:
-            return model
-        self.meet()
-        with warnings.catch_warnings():  # of a name that newer versions of torch have changed
-            warnings.simplefilter("ignore", FutureWarning)
-            return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
-
-    def unshared(self, wrapped: nn.Module, *, when: bool) -> AbstractContextManager[None]:
-        """Where gradients are summed up on this rank alone, until a later backward pass averages them."""
-        if isinstance(wrapped, nn.parallel.DistributedDataParallel) and when:
-            return _quiet(wrapped)
-        return nullcontext()
+    def shares(self, batch: tuple[Tensor, Tensor]) -> tuple[int, int]:
+        """The examples of the smallest and of the largest share of a batch."""
+        if self.size == 1 or self._is_whole(batch):
+            return len(batch[0]), len(batch[0])
+        assert isinstance(batch, Part)
+        return batch.examples // self.size, -(-batch.examples // self.size)
 
     def check_memory(self, lacking: str) -> None:
         """Give up where one of several ranks ran out of memory: the others would not try again. Raises OutOfMemory."""
@@ -193,9 +184,3 @@ def _connect(device: torch.device, ranks: Ranks, roll: Roll) -> None:
     ranks.patient = dist.new_group(backend="gloo", timeout=patience)
     if on_gpus:
         ranks.prompt = dist.new_group(backend="gloo", timeout=limit)
-
-
-@contextmanager
-def _quiet(wrapped: nn.parallel.DistributedDataParallel) -> Iterator[None]:
-    with wrapped.no_sync():
-        yield

@@ -1,21 +1,20 @@
 """One optimizer step and one evaluation of a batch, without waiting for the device."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 
 from dltrain.engine import memory
 from dltrain.engine.device import default_generator
-from dltrain.engine.guard import Guard, all_finite
-from dltrain.engine.optimizer import average, be_capturable, load_state, tensors
+from dltrain.engine.guard import Guard
+from dltrain.engine.optimizer import average, be_capturable, tensors
 from dltrain.engine.precision import Precision, at_least_float32
-from dltrain.engine.ranks import Ranks
 from dltrain.engine.search import search, searches
+from dltrain.engine.strategy import Strategy
 from dltrain.engine.totals import Totals
 
 Batch = tuple[Tensor, Tensor]
@@ -49,25 +48,26 @@ class Engine:
         splits: bool = False,
         ema: float | None = None,
         seed: int = 0,
-        ranks: Ranks | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
-        self.model, self.optimizer, self.precision = model, optimizer, precision
-        self.loss, self.metrics, self.schedule, self.penalty = loss, dict(metrics), schedule, penalty
+        strategy = self.strategy = strategy or Strategy()
+        self.model, self.optimizer, self.precision, self.seed = model, optimizer, precision, seed
+        self.loss, self.metrics, self.shown, self.schedule = loss, dict(metrics), shown, schedule
         self.clip_norm, self.clip_value, self.microbatch, self.splits = clip_norm, clip_value, microbatch, splits
-        self.seed, self.shown, self.ranks = seed, shown, ranks or Ranks()
-        self.forward = self.ranks.wrap(model)
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.ranks, self.own, self.held = strategy.ranks, strategy.own(optimizer), strategy.held(model)
+        self.forward, self.penalty = strategy.wrap(model), strategy.summed(penalty)
+        self.parameters = [parameter for parameter in self.held.parameters() if parameter.requires_grad]
         self.buffers = list(model.buffers())
         self.statistics = [each for name, each in model.named_buffers() if "running_" in name]
         self.device = self.parameters[0].device
         self.generator = default_generator(self.device)
         self.fused = bool(optimizer.defaults.get("fused"))
         if self.device.type == "cuda" and not self.fused:
-            be_capturable(optimizer)
+            be_capturable(optimizer, self.own)
         self.guard, self.updated, self.searches = Guard(), False, searches(optimizer)
         self.initial_rates = [group["lr"] for group in optimizer.param_groups]
         self.multiplier, self.execution, self.decay = 1.0, "eager", ema or 0.0
-        self.averaged = copy.deepcopy(model).eval().requires_grad_(False) if ema else None
+        self.averaged = strategy.copied(model) if ema else None
         self.window, self.epoch = self._totals(), self._totals()
         self.last_loss = torch.zeros((), dtype=at_least_float32(self.parameters[0].dtype), device=self.device)
 
@@ -121,23 +121,24 @@ class Engine:
         self.guard.remember(self._endangered())
         self.optimizer.zero_grad(set_to_none=True)
         sums, count = self._backward(batch)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        weight = self.ranks.weight(batch)
+        gradients = self.strategy.gradients(self.parameters, weight=weight)
         self.precision.scale_down(gradients)
-        self.last_loss.copy_(sums[0] / count * self.ranks.weight(batch))
+        self.last_loss.copy_(sums[0] / count * weight)
         self.ranks.average([self.last_loss, *self.statistics])
         loss_finite = torch.isfinite(self.last_loss)
         if self.clip_norm is not None:
-            norm = get_total_norm(gradients)
+            norm = self.strategy.norm(gradients)
             finite = loss_finite & torch.isfinite(norm)
             clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         else:
-            finite = loss_finite & all_finite(gradients)
+            finite = loss_finite & self.strategy.finite(gradients)
         if self.clip_value is not None:
             clip_grad_value_(self.parameters, self.clip_value)
         finite = self._update(finite, batch)
         self.guard.restore_unless(finite)
         if self.averaged is not None:
-            average(self.averaged, self.model, decay=self.decay)
+            average(self.strategy.held(self.averaged), self.held, decay=self.decay)
         self.precision.follow(finite)
         # float16 overflows now and then by design: there only a loss that is not finite tells of divergence.
         self.window.add(sums, count, loss_finite if self.precision.scaled else finite, own=self.ranks.counts(batch))
@@ -148,7 +149,7 @@ class Engine:
 
     def _endangered(self) -> list[Tensor]:
         """What a step that is not finite would spoil; a fused optimizer itself takes care of its weights and state."""
-        return self.buffers if self.fused else [*self.buffers, *self.parameters, *tensors(self.optimizer)]
+        return self.buffers if self.fused else [*self.buffers, *self.parameters, *tensors(self.own)]
 
     def _backward(self, batch: Batch) -> tuple[list[Tensor], int]:
         """Gradients of the whole batch, part by part; returns the sums of loss and metrics, and the examples."""
@@ -161,9 +162,9 @@ class Engine:
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The mean loss, the outputs and the targets of each part of a batch."""
-        parts = memory.parts(batch, self.microbatch)
+        parts = memory.parts(batch, self.microbatch, shares=self.ranks.shares(batch))
         for number, (part, answers) in enumerate(parts, 1):
-            with self.ranks.unshared(self.forward, when=number < len(parts)):
+            with self.strategy.unshared(self.forward, when=number < len(parts)):
                 with self.precision.autocast():
                     logits = self.forward(part)
                 yield self._loss(logits, answers), logits, answers
@@ -177,8 +178,7 @@ class Engine:
         if self.searches:
             return search(self, batch)
         if self.fused:
-            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-            self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+            vars(self.own).update(found_inf=(~finite).float(), grad_scale=None)
         self.optimizer.step()
         return finite
 
@@ -199,7 +199,7 @@ class Engine:
         """Totals to be filled by `score`, with the model in evaluation mode."""
         self.model.eval()
         try:
-            with torch.inference_mode():
+            with self.strategy.scoring():
                 yield self._totals()
         finally:
             self.model.train()
@@ -217,7 +217,7 @@ class Engine:
 
     def is_finite(self) -> bool:
         """Whether all weights are: an update can overflow where loss and gradients did not. Waits for the device."""
-        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+        return self.strategy.agree(all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters))
 
     def drawn(self, step: int) -> Tensor:
         """The first random numbers that a step draws, float32 (8,)."""
@@ -225,25 +225,25 @@ class Engine:
         return torch.rand(8, device=self.device)
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that are evaluated: the averaged ones where there are any. Copies, on the CPU."""
-        return {name: value.detach().cpu().clone() for name, value in self.evaluated.state_dict().items()}
+        """The weights that are evaluated: the averaged ones where there are any. Copies, on the first rank's CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.strategy.weights(self.evaluated).items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that shapes the steps and rows to come; tensors are not copied. Waits for the device."""
         return {
-            "model": self.model.state_dict(),
-            "optim": self.optimizer.state_dict(),
-            "ema": self.averaged.state_dict() if self.averaged is not None else None,
+            "model": self.strategy.weights(self.model),
+            "optim": self.strategy.optimizer_state(self.optimizer),
+            "ema": self.strategy.weights(self.averaged) if self.averaged is not None else None,
             "precision": self.precision.state_dict(),
             "totals": {"window": self.window.state_dict(), "epoch": self.epoch.state_dict()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; averaged weights start from the model's where the state has none. Settings stay ours."""
-        self.model.load_state_dict(state["model"])
+        self.strategy.load_weights(self.model, state["model"])
         if self.averaged is not None:
-            self.averaged.load_state_dict(state["ema"] or state["model"])
-        load_state(self.optimizer, state["optim"])
+            self.strategy.load_weights(self.averaged, state["ema"] or state["model"])
+        self.strategy.load_optimizer(self.optimizer, state["optim"])
         self.precision.load_state_dict(state["precision"])
         self.window.load_state_dict(state["totals"]["window"])
         self.epoch.load_state_dict(state["totals"]["epoch"])

@@ -23,6 +23,7 @@ def execution(run: Run) -> dict[str, Any]:
         "precision": run.engine.precision.name,
         "memory_format": str(run.memory_format),
         "ranks": run.engine.ranks.size,
+        "strategy": run.engine.strategy.name,
         **{key: device[key] for key in ("tf32", "deterministic", "graphs", "compile")},
     }
 

@@ -68,11 +68,14 @@ class Session:
                     self.keeper.save()
             finally:
                 self.console.stop()
+            self.sha256 = self.sha256 or self._sha256()
             self._finish(status, code, cause=cause)
         return code
 
     def fail(self, error: BaseException) -> None:
         """Leave a summary that says what ended the run, where one can be written."""
+        if self.run.engine.strategy.is_whole:  # or else the other ranks would have to come to it
+            self.sha256 = self.sha256 or self._sha256()
         try:
             self._finish("failed", getattr(error, "exit_code", 1), cause=" ".join(str(error).split()))
         except WriteError:
@@ -238,10 +241,10 @@ class Session:
         sources = (self.keeper, self.pace, self.probe, self.processor)
         result = summary(self.run, *sources, train_flops=self.train_flops)
         end = {"status": status, "exit_code": code, "cause": cause}
-        write_json(self.folder / "summary.json", {**end, **result, "weights_sha256": self.sha256 or self._sha256()})
+        write_json(self.folder / "summary.json", {**end, **result, "weights_sha256": self.sha256})
         if failure := run_page.try_page(self.folder):
             self.console.say(f"note: no report.html: {failure}")
         self.console.results({**end, **result}, self.folder)
 
     def _sha256(self) -> str:
-        return checkpoint.weights_sha256(self.run.engine.model.state_dict())
+        return checkpoint.weights_sha256(self.run.engine.strategy.weights(self.run.engine.model))

@@ -35,7 +35,7 @@ def read_test(keeper: Keeper, decisions: Decisions, *, watched: bool) -> Reading
     run, position, best = keeper.run, keeper.position, None if watched else keeper.best_weights
     chosen, step = "last", position.step
     if best is not None and keeper.monitor.step is not None:
-        run.engine.evaluated.load_state_dict(best)
+        run.engine.strategy.load_weights(run.engine.evaluated, best)
         chosen, step = "best", keeper.monitor.step
     averaged = run.engine.evaluated is not run.engine.model
     trial = Trial(run, run.batches["test"], "test", step, chosen, averaged, run.data_fingerprint)
