@@ -14,10 +14,15 @@ import faults
 import nodes
 import pytest
 import ranks
+import torch
 from helpers import LITTLE, rows, summary
 from test_ranks import COMMAND, NUMBERS, codes, port, said, several
+from torch import nn
 
+from dltrain import load
+from dltrain.build.ranks import check_norms
 from dltrain.cli import main
+from dltrain.config import stored
 from dltrain.config.compose import compose
 from dltrain.config.errors import ConfigError
 from dltrain.engine import Ranks
@@ -138,6 +143,26 @@ def test_ranks_share_the_processors_of_their_node(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert Ranks(4, 6).threads() == 4
+
+
+def test_a_run_with_norms_over_ranks_is_read_on_a_cpu_and_trained_on_cuda_alone(capsys) -> None:
+    assert main([*LITTLE, "model=lenet", "trainer.epochs=1", "name=run"]) == 0
+    path = RUNS / "run/config.yaml"
+    path.write_text(path.read_text().replace("\n  norm: batch\n", "\n  norm: sync_batch\n"))
+    assert main(["eval", "run"]) == 0
+    config = stored.read(path).config
+    model = load(RUNS / "run").model
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    capsys.readouterr()
+    assert main(["resume", "run", "trainer.epochs=2"]) == 78
+    assert "trains on CUDA alone, not on cpu" in capsys.readouterr().err
+
+    cuda = torch.device("cuda")
+    check_norms(model, config, cuda, Ranks(0, 2), trains=True)
+    config = stored.read(path, ["trainer.accumulate=2"]).config
+    check_norms(model, config, cuda, Ranks(), trains=True)
+    with pytest.raises(ConfigError, match="different numbers of parts"):
+        check_norms(model, config, cuda, Ranks(0, 2), trains=True)
 
 
 PAGE = (Path(__file__).parents[1] / "docs/scaling.md").read_text()
