@@ -75,7 +75,6 @@ def build(config: DictConfig, *, restored: bool = False, ranks: Ranks | None = N
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     engine = _engine(config, trainer, model, schedule, precision, supply, ranks)
     batches, preparation = supply.load(device=device, memory_format=memory_format)
-    ranks.meet()
     return Run(
         config=config,
         trainer=trainer,
