@@ -163,7 +163,7 @@ def refusal(work: Callable[[], Any]) -> str:
     try:
         work()
     except DataError as error:
-        return f"{error.exit_code} {error.is_told}: {error}"
+        return f"{error.exit_code}: {error}"
     return "nothing"
 
 

@@ -80,9 +80,9 @@ def test_what_one_rank_cannot_read_or_write_is_refused_by_all(found: Found) -> N
     first, second = (own["damaged"] for own in found[:2])
     for key in ("no space", "refused", "counts", "note", "fingerprint"):
         assert first[key] == second[key]
-    assert first["no space"].startswith("74 True: ")
+    assert first["no space"].startswith("74: ")
     assert "No space left on device; data.cache=false" in first["no space"]
-    assert first["refused"].startswith("66 True: 2 of 16 pictures cannot be read: ")
+    assert first["refused"].startswith("66: 2 of 16 pictures cannot be read: ")
     assert first["counts"] == {"train": 7, "test": 7}
     assert first["note"].startswith("2 pictures that cannot be read are left out: ")
     assert first["again"] == second["again"] == first["hidden"] == []

@@ -67,7 +67,7 @@ def test_what_the_first_rank_cannot_write_ends_all_of_them() -> None:
     ("policy", "code", "status"),
     [
         ("skip", 0, "completed"),
-        pytest.param("stop", 65, "diverged", marks=pytest.mark.long),
+        ("stop", 65, "diverged"),
         pytest.param("rollback", 65, "diverged", marks=pytest.mark.long),
     ],
 )

@@ -139,11 +139,6 @@ def wait_for_rows(process: Any, more_than: int = 0) -> None:
         time.sleep(0.02)
 
 
-def test_divergence_ends_the_launcher_and_all_ranks() -> None:
-    assert faults.run(*COMMAND, "device.count=2", "name=run", "optim=sgd", "optim.lr=1e30") == 65
-    assert (summary(RUN)["status"], summary(RUN)["ranks"]) == ("diverged", 2)
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the ranks in Linux's /proc")
 def test_a_signal_to_the_launcher_saves_and_a_rank_that_is_killed_is_named() -> None:
     words = (*COMMAND, "device.count=2", "name=run", "trainer.epochs=2000", "trainer.checkpoint_every=10 minutes")

@@ -13,7 +13,6 @@ from typing import Any
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.run.signals import EXIT_CODES, hear_once, listening, unheard
-from dltrain.sweep.launcher import start_server
 from dltrain.verbs._guarded import guarded
 
 SIGNALS = "SIGINT,SIGTERM,SIGUSR1"  # a hangup kills the launcher, and stops the ranks like that
@@ -50,6 +49,7 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
     grace = composition.config.trainer.grace_seconds + OWN_WORK_SECONDS
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(math.ceil(grace))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no stack of C++ where a connection ends
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -95,6 +95,8 @@ def _end_with_the_launcher() -> None:
 
 def _start_server() -> None:
     """Start what ranks are forked from; signals wait until it has imported all, or they would meet half-made ranks."""
+    from dltrain.sweep.launcher import start_server
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start"])
     with unheard():

@@ -4,13 +4,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch.distributed import DistError
+
 from dltrain.engine import RanksApart, Roll
 from dltrain.run.signals import Interrupted, heard, heed_no_more, leave, wait_to_be_ended
 from dltrain.verbs._guarded import UNFORESEEN, say, worded
 
 FIRST_WORD_SECONDS = 3.0  # in which the first rank says what others found, too
 AGENT_SECONDS = 10.0  # in which torchrun's agent sees which rank failed, and ends those that lost it
-SILENCE_SECONDS = 60.0  # in which the store answers, or never
+SILENCE_SECONDS = 20.0  # in which the store answers, or never: who keeps it may be stopped
 
 
 @contextmanager
@@ -51,8 +53,11 @@ def cause(roll: Roll | None, error: BaseException) -> BaseException:
             return apart
         message, _ = worded(error)
         roll.sign("ended", message)
-        error.is_told = roll.rank > 0 and roll.word("ended", 0, within=FIRST_WORD_SECONDS) == message  # type: ignore[attr-defined]
+        is_first = roll.rank == 0 or roll.word("ended", 0, within=FIRST_WORD_SECONDS) != message
+        error.is_told = not is_first  # type: ignore[attr-defined]
         return error
+    except DistError:
+        return RanksApart("lost the process that keeps the ranks' store")
     finally:
         unanswered.cancel()
 

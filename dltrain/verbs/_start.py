@@ -155,7 +155,7 @@ def train_in(
             session.until = until if until != session.steps else None
             if roll := run.engine.ranks.roll:
                 roll.place = lambda: _next(session)
-            run.engine.ranks.meet()
+            run.engine.ranks.meet()  # since decoding, reading or starting loggers may have kept one of them
             try:
                 code = session.go()
             except Exception as error:
