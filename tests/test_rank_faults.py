@@ -74,7 +74,8 @@ def test_what_the_first_rank_cannot_write_ends_all_of_them() -> None:
 def test_what_is_not_finite_on_one_rank_is_so_for_all(policy: str, code: int, status: str) -> None:
     assert codes([spoiled(POISON, f"trainer.on_divergence={policy}", "trainer.log_every=1")]) == [code], said()
     found = summary(RUN)
-    assert (found["status"], found["skipped_steps"], found["ranks"]) == (status, int(policy == "skip"), 2)
+    assert (found["status"], found["skipped_steps"], found["ranks"]) == (status, 1, 2)
+    assert found["steps"] == (10 if policy == "skip" else 5)
     assert found["rollbacks"] == (3 if policy == "rollback" else 0)
     assert not any("rank 1" in line for line in lines())
 
