@@ -99,9 +99,10 @@ def test_a_rank_that_is_killed_leaves_nothing_half_decoded(found: Found) -> None
 
 
 def test_a_run_on_shards_has_the_losses_of_one_rank() -> None:
-    words = (*COMMAND, "trainer.epochs=2", "model.dropout=0")
+    words = (*COMMAND, "trainer.epochs=1", "data.batch_size=128", "model.dropout=0")
     alone = run(*words, name="alone")
-    assert faults.run(*words, "device.count=2", "data.resident_limit=300000", "name=run") == 0, said()
+    process = faults.start(*words, "device.count=2", "data.resident_limit=300000", "name=run")
+    assert codes([process]) == [0], said()
     sharded = Path("outputs/runs/run")
     assert "600 kB sharded over 2 ranks, 300 kB resident on the device of each" in (sharded / "train.log").read_text()
     for own, expected in zip(rows(sharded), rows(alone), strict=True):
