@@ -56,7 +56,7 @@ def together(composition: Composition) -> Iterator[Ranks]:
     """The ranks that train a composition together: those that torchrun has started, or this process alone."""
     with joined(select(composition.config.device.name)) as ranks:
         if (count := composition.config.device.count) not in (1, ranks.size):
-            raise ConfigError(f"device.count={count}: torchrun has started {ranks.size}; a job of a sweep is one alone")
+            raise ConfigError(f"device.count={count}: torchrun has started {ranks.size}")
         if ranks.size > 1:
             hear_once()  # a signal goes to all of them, and once more from whoever started them
         yield ranks
