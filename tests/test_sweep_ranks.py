@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from dltrain.cli import main
 from dltrain.config.compose import Composition, compose
 from dltrain.sweep import slots as slots_of
 from dltrain.sweep.cluster import ClusterLauncher
+from dltrain.sweep.launcher import Launcher
 from dltrain.sweep.slots import Slot, slots
 from dltrain.verbs._job import fitted
 
@@ -117,6 +119,18 @@ def test_a_job_of_a_cluster_is_on_one_node_with_a_gpu_a_rank(tmp_path: Path) -> 
     for line in ("--nodes=1", "--gpus-per-node=2", "--cpus-per-task=6"):
         assert line in script, script
     assert fitted(composed(*words), launcher.slot).config.device.threads == 3
+
+
+def lose_a_rank(job: str, slot: Slot) -> int:
+    """What a job's process does whose ranks have said why they end."""
+    print("a warning\ndltrain: rank 1: out of memory\ndltrain: another one", file=sys.stderr)
+    return 71
+
+
+def test_a_job_fails_with_the_words_of_the_rank_that_failed_this_time(tmp_path: Path) -> None:
+    (tmp_path / "job").write_text("dltrain: what was said when it was tried before\n")
+    [(_, outcome)] = Launcher(lose_a_rank, [Slot()], errors=tmp_path.joinpath).run(["job"])
+    assert (outcome.code, outcome.words) == (71, "rank 1: out of memory")
 
 
 def numbers(folder: Path) -> list[dict[str, Any]]:

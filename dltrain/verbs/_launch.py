@@ -17,6 +17,11 @@ from dltrain.sweep.launcher import KILL_AFTER_SECONDS
 from dltrain.verbs._guarded import guarded
 
 PRELOAD = ("torch._dynamo", "torch.distributed.launcher.api")  # which ranks import that average gradients
+LOUD = (
+    "torch.distributed.elastic.agent.server.api",
+    "torch.distributed.elastic.multiprocessing.api",
+    "torch.multiprocessing.spawn",
+)
 AGENTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
@@ -62,7 +67,7 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
         start_method="fork" if forked else "forkserver",  # of a process that has imported torch for all of them
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # or else it leaves folders in /tmp
     )
-    for name in ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn"):
+    for name in LOUD:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the ranks say themselves why they end
     multiprocessing.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start", *PRELOAD])
     try:
