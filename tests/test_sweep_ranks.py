@@ -99,7 +99,7 @@ def test_more_ranks_than_devices_are_refused_before_anything_is_written(
 ) -> None:
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
-    assert main(["-m", "data=synthetic", "seed=1", *words]) == 78
+    assert main(["-m", *LITTLE[:-1], "model=mlp", "trainer=smoke", "seed=1", *words]) == 78
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
