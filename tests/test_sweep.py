@@ -141,13 +141,17 @@ def test_a_gpu_has_one_job_or_as_many_as_are_wanted(monkeypatch, tmp_path):
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [slot.gpu for slot in slots([compose([]).config] * 9)] == ["0", "1"]
-    assert [slot.gpu for slot in slots([compose(["sweep.jobs_per_gpu=2"]).config] * 9)] == ["0", "1", "0", "1"]
-    assert [slot.gpu for slot in slots([compose(["sweep.jobs=1"]).config] * 9)] == ["0"]
+    assert gpus() == [("0",), ("1",)]
+    assert gpus("sweep.jobs_per_gpu=2") == [("0",), ("1",), ("0",), ("1",)]
+    assert gpus("sweep.jobs=1") == [("0",)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,GPU-abc")
-    assert [slot.gpu for slot in slots([compose(["device=cuda"]).config] * 9)] == ["7", "GPU-abc"]
+    assert gpus("device=cuda") == [("7",), ("GPU-abc",)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert slots([compose([]).config] * 2)[0].gpu is None
+    assert set(gpus()) == {()}
+
+
+def gpus(*words: str) -> list[tuple[str, ...]]:
+    return [slot.gpus for slot in slots([compose([*words, "device.threads=1"]).config] * 9)]
 
 
 def test_jobs_end_in_any_way_and_none_touches_another(tmp_path):

@@ -119,6 +119,20 @@ def _put_back(handlers: Mapping[signal.Signals, Any]) -> None:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
+def end_with_the_parent(patience: float) -> None:
+    """Have this process save and end once the one that started it is gone, or just end where it is deaf so long."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(patience)
+        leave(EXIT_CODES[signal.SIGTERM])
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def unheard() -> Iterator[None]:
     """Requests to stop wait, also in the processes that are started meanwhile: there until they are `listening`."""

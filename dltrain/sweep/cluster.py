@@ -14,7 +14,7 @@ from typing import Any
 
 from dltrain.config.errors import ConfigError
 from dltrain.run.signals import EXIT_CODES, Interrupted, asked, leave, stoppable
-from dltrain.sweep.launcher import KILL_AFTER_SECONDS, Outcome, Work
+from dltrain.sweep.launcher import KILL_AFTER_SECONDS, Outcome, Work, said
 from dltrain.sweep.slots import Slot
 
 POLL_SECONDS = {"slurm": 5.0, "local": 0.2}
@@ -110,16 +110,19 @@ class Submitted:
             return Outcome(143, "", self.stopped)  # submitit would wait for a result for a while
         try:
             code, message = self.task.result()
-            return Outcome(code, message, self.stopped)
+            return Outcome(code, message or (said(self.task.paths.stderr) if code else ""), self.stopped)
         except (FailedJobError, UncompletedJobError) as error:
-            said = " ".join(str(error).split("\n")[0].split())
-            return Outcome(143 if self.stopped else 1, f"{said}; see {self.task.paths.stderr}", self.stopped)
+            words = " ".join(str(error).split("\n")[0].split())
+            return Outcome(143 if self.stopped else 1, f"{words}; see {self.task.paths.stderr}", self.stopped)
 
 
-def check(config: Any) -> None:
-    """Raise ConfigError where jobs cannot be sent from here as a configuration asks."""
+def check(configs: Sequence[Any]) -> None:
+    """Raise ConfigError where jobs cannot be sent from here as their configurations ask, the first one's `sweep`."""
     executor()
-    sweep = config.sweep
+    sweep = configs[0].sweep
+    for device in (config.device for config in configs):
+        if device.name != "cpu" and device.count > max(1, sweep.slurm.gpus):
+            raise ConfigError(f"device.count={device.count}: a job asks for sweep.slurm.gpus={sweep.slurm.gpus}")
     if sweep.jobs != "auto":
         raise ConfigError(f"sweep.jobs={sweep.jobs}: of a cluster's jobs, sweep.slurm.at_once run at a time")
     missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
@@ -144,7 +147,7 @@ class ClusterLauncher:
         slurm, self.work, self.most = config.sweep.slurm, work, config.sweep.slurm.at_once
         self.all_known, self.wait_seconds = all_known, POLL_SECONDS[cluster]
         gpus = 0 if config.device.name == "cpu" else slurm.gpus
-        self.slot = Slot(config.device.threads or slurm.cpus)
+        self.slot = Slot(slurm.cpus)
         self.executor: Any = executor()(folder / "submitit", cluster=cluster, slurm_max_num_timeout=ANY_NUMBER)
         self.executor.update_parameters(
             name="dltrain", timeout_min=slurm.minutes, cpus_per_task=slurm.cpus, gpus_per_node=gpus,

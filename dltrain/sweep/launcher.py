@@ -6,21 +6,21 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from dltrain.run.signals import EXIT_CODES, Interrupted, hear_once, leave, listening, stoppable, unheard
+from dltrain.run.signals import EXIT_CODES, Interrupted, end_with_the_parent, hear_once, listening, stoppable, unheard
 from dltrain.sweep.slots import Slot
 
 TICK_SECONDS, KILL_AFTER_SECONDS = 0.2, 5.0
 MOST_OF_A_MESSAGE = 4000  # what a pipe takes at once, though nobody reads it before the job has ended
+SAYS = "dltrain: "  # before the line that says why a process ended
 LOST = 255  # what multiprocessing says of a process whose server died
 Work = Callable[[Any, Slot], int]
 
@@ -125,6 +125,7 @@ class Launcher:
                     self.free.append(ended.slot)
                     outcome = ended.outcome()
                     errors = self.errors(ended.job)
+                    outcome = replace(outcome, message=outcome.message or said(errors))
                     if outcome.code == 0 or not errors.stat().st_size:
                         errors.unlink()
                     yield ended.job, outcome
@@ -142,7 +143,7 @@ class Launcher:
         slot = self.free.pop(0)
         ours, theirs = self.context.Pipe(duplex=False)
         errors = self.errors(job)
-        errors.touch()
+        errors.write_bytes(b"")
         process = self.context.Process(
             target=_child,
             args=(theirs, errors.resolve(), self.work, job, slot, self.grace_seconds + KILL_AFTER_SECONDS),
@@ -165,6 +166,12 @@ class Launcher:
                 each.process.kill()
 
 
+def said(errors: Path) -> str:
+    """Why the ranks of a job have ended, in the words of the first of them that said so; "" where none did."""
+    lines = errors.read_text(errors="replace").splitlines()
+    return next((line.removeprefix(SAYS) for line in lines if line.startswith(SAYS)), "")
+
+
 def start_server() -> None:
     """Start what jobs are forked from, where it is not there: deaf, since signals to all are the launcher's to pass on.
 
@@ -181,9 +188,9 @@ def _child(connection: Connection, errors: Path, work: Work, job: Any, slot: Slo
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
     faulthandler.enable()
-    if slot.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
-    threading.Thread(target=_end_with_the_parent, args=(patience,), daemon=True).start()
+    if slot.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+    end_with_the_parent(patience)
     try:
         with stoppable(), listening():
             code = work(job, slot)
@@ -209,13 +216,3 @@ def _end(process: int, *, patience: float = 20.0) -> int:
             time.sleep(TICK_SECONDS)
         os.kill(process, signal.SIGKILL)
     return EXIT_CODES[signal.SIGTERM]
-
-
-def _end_with_the_parent(patience: float) -> None:
-    """Have this process save and end when the one that started the sweep is gone, or just end where it is deaf."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(patience)
-    leave(EXIT_CODES[signal.SIGTERM])

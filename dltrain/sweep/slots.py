@@ -1,6 +1,7 @@
 """How many jobs run at a time, and on what."""
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -8,35 +9,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BYTES_A_JOB = 2 * 2**30  # about what a ResNet-18 at 96 pixels takes on a CPU
+from dltrain.config.errors import ConfigError
+
+BYTES_A_RANK = 2 * 2**30  # about what a ResNet-18 at 96 pixels takes on a CPU
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one job: the CPU threads of one that names none, and for a GPU what CUDA_VISIBLE_DEVICES is to be."""
+    """A place for one job: the CPU threads that the ranks of one that names none share, and of GPUs their names.
+
+    The names are as CUDA_VISIBLE_DEVICES is to have them.
+    """
 
     threads: int | None = None
-    gpu: str | None = None
+    gpus: tuple[str, ...] = ()
 
 
 def slots(configs: Sequence[Any]) -> list[Slot]:
     """The places for the jobs of these configurations, of which the first one's `sweep` counts.
 
-    A GPU has one, or `sweep.jobs_per_gpu`. On a CPU a job has `device.threads`; where that is null, each of `auto`
-    jobs has a thread or more, so that all cores are used and none is shared.
+    Each is for the job with the most ranks. As many GPUs as those have one place, or `sweep.jobs_per_gpu`. On a CPU a
+    rank has `device.threads`; where that is null, each of `auto` jobs has a thread a rank or more, so that all cores
+    are used and none is shared. Raises ConfigError where there are too few devices for a job.
     """
     sweep, jobs = configs[0].sweep, len(configs)
     devices = {config.device.name for config in configs}
-    threads = max((config.device.threads or 0 for config in configs), default=0)
+    ranks = max(config.device.count for config in configs)
     if devices & {"auto", "cuda"} and (gpus := visible_gpus()):
-        places = [Slot(gpu=gpu) for _ in range(sweep.jobs_per_gpu) for gpu in gpus]
+        _check(ranks, len(gpus), "cuda")
+        groups = [tuple(gpus[first : first + ranks]) for first in range(0, len(gpus) - ranks + 1, ranks)]
+        places = [Slot(gpus=group) for _ in range(sweep.jobs_per_gpu) for group in groups]
         return places[: min(jobs, len(places) if sweep.jobs == "auto" else sweep.jobs)]
-    if "mps" in devices:
+    if "mps" in devices or ("auto" in devices and (platform.system(), platform.machine()) == ("Darwin", "arm64")):
+        _check(ranks, 1, "mps")
         return [Slot()] * (1 if sweep.jobs == "auto" else min(jobs, sweep.jobs))
     cores = available_cores()
-    room = min(cores // (threads or 1), _free_memory() // BYTES_A_JOB)
+    threads = max((config.device.threads or 0) * config.device.count for config in configs)
+    room = min(cores // max(ranks, threads), _free_memory() // (ranks * BYTES_A_RANK))
     count = max(1, min(jobs, room if sweep.jobs == "auto" else sweep.jobs))
-    return [Slot(threads or max(1, cores // count))] * count
+    return [Slot(max(ranks, threads or cores // count))] * count
+
+
+def _check(ranks: int, there: int, kind: str) -> None:
+    """Refuse a job with more ranks than there are devices. Raises ConfigError."""
+    if ranks > there:
+        raise ConfigError(f"device.count={ranks}: there {'are' if there > 1 else 'is'} {there} {kind} here")
 
 
 def visible_gpus() -> list[str]:

@@ -34,7 +34,7 @@ def result(folder: Path, *, job: int, settings: Mapping[str, str], status: str |
         row["chosen_by"] = f"{best['split']}_{best['metric']}"
         at_best = _at(folder, best)
         row |= {f"{best['split']}_{metric}": at_best.get(metric) for metric in ("accuracy", "loss")}
-    return {**row, **{key: summary.get(key) for key in OTHERS}}
+    return {**row, **{key: summary.get(key) for key in (*OTHERS, "ranks")}}
 
 
 def _at(folder: Path, best: Mapping[str, Any]) -> Row:
@@ -141,9 +141,10 @@ def table_rows(groups: Sequence[Group]) -> list[Row]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows, every key that varies in a column of its own. Raises WriteError."""
+    """Write the rows, every key that varies in a column of its own, and so the ranks. Raises WriteError."""
     keys = dict.fromkeys(key for row in rows for key in row["settings"])
-    columns = ["rank", "job", *keys, "setting", "status", *RESULTS, *OTHERS, "cause"]
+    ranks = ["ranks"] if len({row.get("ranks") for row in rows} - {None}) > 1 else []
+    columns = ["rank", "job", *keys, "setting", "status", *RESULTS, *OTHERS, *ranks, "cause"]
     with replacing(path) as draft, draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()

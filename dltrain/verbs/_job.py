@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from dltrain.run.folder import RunError
 from dltrain.run.lock import Lock
 from dltrain.sweep.launcher import start_server
 from dltrain.sweep.slots import Slot
+from dltrain.verbs import _launch
 from dltrain.verbs._warm import DATA
 
 IN_USE = 73
@@ -53,16 +55,18 @@ def run_job(request: Request, slot: Slot) -> int:
 
     Of a completed one the optimizer's state is dropped where the sweep keeps weights alone.
     """
-    composition = fitted(request.composition, begun_with(request.run_folder) or slot)
+    composition = fitted(request.composition, slot)
     patience = time.monotonic() + 2 * composition.config.trainer.grace_seconds
     while True:
         try:
             code = _train(composition, request)
-            break
-        except RunError as error:  # one that lost its sweep may still be saving
+        except RunError as error:
             if error.exit_code != IN_USE or time.monotonic() > patience:
                 raise
-            time.sleep(0.1)
+            code = IN_USE
+        if code != IN_USE or time.monotonic() > patience:
+            break
+        time.sleep(0.1)  # one that lost its sweep may still be saving
     if code == 0:
         drop_state(request.run_folder, composition.config)
     return code
@@ -78,16 +82,21 @@ def drop_state(folder: Path, config: Any) -> None:
             keep_weights(folder)
 
 
-def begun_with(folder: Path) -> Slot | None:
-    """The threads that a run began with, which it keeps, so that its bits stay the same."""
-    path = folder / "config.yaml"
-    return Slot(OmegaConf.load(path).device.threads) if path.is_file() else None
-
-
 def _train(composition: Composition, request: Request) -> int:
+    where = {"parent": request.folder, "name": str(request.number), "allow_changes": request.allow_changes}
+    return _launch.run_ranks(composition, _telling, forked=True, **where)
+
+
+def _telling(composition: Composition, **where: Any) -> int:
+    """Train, on one of the job's ranks or the only one; of an error that was not foreseen tell where it was."""
     from dltrain.verbs._start import train
 
-    return train(composition, parent=request.folder, name=str(request.number), allow_changes=request.allow_changes)
+    try:
+        return train(composition, **where)
+    except Exception as error:
+        if not hasattr(error, "exit_code") and not getattr(error, "is_told", False):
+            traceback.print_exc()
+        raise
 
 
 def as_begun(folder: Path, config: Any) -> Composition | ConfigError | None:
@@ -111,25 +120,23 @@ def job_key(composition: Composition) -> str:
 @contextmanager
 def preloaded(compositions: Iterable[Composition | ConfigError]) -> Iterator[tuple[str, ...]]:
     """Start the server of the launcher that is made within, holding the jobs' data; yields the modules to import."""
-    nodes = {
-        json.dumps(container(each.config)["data"], sort_keys=True): None
-        for each in compositions
-        if isinstance(each, Composition)
-    }
+    configs = [each.config for each in compositions if isinstance(each, Composition)]
+    nodes = dict.fromkeys(json.dumps(container(config)["data"], sort_keys=True) for config in configs)
+    several = any(config.device.count > 1 for config in configs)
     os.environ[DATA] = f"[{','.join(nodes)}]"
     try:
-        yield PRELOAD
+        yield (*PRELOAD, *_launch.PRELOAD) if several else PRELOAD
         start_server()
     finally:
         del os.environ[DATA]
 
 
 def fitted(composition: Composition, slot: Slot) -> Composition:
-    """The composition with the threads of its place where it names none, so that the run's own config tells them."""
+    """The composition with a rank's part of its place's threads where it names none: its own config tells them."""
     if slot.threads is None or composition.config.device.threads is not None:
         return composition
     plain: dict[str, Any] = container(composition.config)
-    plain["device"]["threads"] = slot.threads
+    plain["device"]["threads"] = max(1, slot.threads // composition.config.device.count)
     return _changed(composition, plain)
 
 

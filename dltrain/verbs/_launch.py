@@ -6,17 +6,20 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
-from dltrain.run.signals import EXIT_CODES, hear_once, listening, unheard
+from dltrain.run.signals import EXIT_CODES, asked, end_with_the_parent, hear_once, listening, unheard
+from dltrain.sweep.launcher import KILL_AFTER_SECONDS, start_server
 from dltrain.verbs._guarded import guarded
 
 SIGNALS = "SIGINT,SIGTERM,SIGUSR1"  # a hangup kills the launcher, and stops the ranks like that
 OWN_WORK_SECONDS = 10  # that a rank may take besides its grace
+PRELOAD = ("torch._dynamo", "torch.distributed.launcher.api")  # which ranks import that average gradients
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
@@ -26,25 +29,27 @@ class RankLost(Exception):  # noqa: N818
     exit_code = 1
 
 
-def run_ranks(composition: Composition, work: Callable[..., int], **keywords: Any) -> int:
+def run_ranks(composition: Composition, work: Callable[..., int], *, forked: bool = False, **keywords: Any) -> int:
     """Do some work with a composition, on as many ranks as it asks for; returns the exit code of what ended them.
 
     One rank is this process, and so is each of those that torchrun has started. `work` is a function of a module.
-    Raises ConfigError where there are too few devices, and RankLost where a rank was killed.
+    Ranks are `forked` from a process that has imported torch and run nothing with it, whose devices were counted
+    without CUDA, which cannot be forked. Raises ConfigError where there are too few devices, and RankLost where a rank
+    was killed.
     """
     if composition.config.device.count == 1 or "RANK" in os.environ:
         return work(composition, **keywords)
-    return _launch(composition, work, keywords)
+    if not forked:
+        _check_devices(composition.config.device.name, composition.config.device.count)
+    return _launch(composition, work, keywords, forked=forked)
 
 
-def _launch(composition: Composition, work: Callable[..., int], keywords: dict[str, Any]) -> int:
+def _launch(composition: Composition, work: Callable[..., int], keywords: dict[str, Any], *, forked: bool) -> int:
     """Start the ranks as new processes, which talk on the loopback interface alone."""
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    count = composition.config.device.count
-    _check_devices(composition.config.device.name, count)
     for library in ("GLOO", "NCCL"):
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
     grace = composition.config.trainer.grace_seconds + OWN_WORK_SECONDS
@@ -53,24 +58,26 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=count,
-        run_id="dltrain",
+        nproc_per_node=composition.config.device.count,
+        run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
-        start_method="forkserver",  # of a process that has imported torch for all of them
-        logs_specs=DefaultLogsSpecs(),
+        start_method="fork" if forked else "forkserver",  # of a process that has imported torch for all of them
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # or else it leaves folders in /tmp
     )
     config.signals_to_handle = SIGNALS
     _silence()
-    _start_server()
+    if not forked:
+        _start_server()
     try:
-        elastic_launch(config, rank)(work, composition, keywords)
+        with _own_signals():
+            elastic_launch(config, rank)(work, composition, keywords)
     except SignalException as stop:
-        for child in multiprocessing.active_children():  # after a third signal
-            child.kill()
-        return EXIT_CODES[stop.sigval]
+        asked.append(EXIT_CODES[stop.sigval])
+        _end_the_rest(composition.config.trainer.grace_seconds)
+        return asked[-1]
     except ChildFailedError as error:
         return _code({number: failure.exitcode for number, failure in error.failures.items()})
     return 0
@@ -79,26 +86,16 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
 def rank(work: Callable[..., int], composition: Composition, keywords: dict[str, Any]) -> None:
     """Be one of the ranks, to the exit code of its work."""
     hear_once()
-    threading.Thread(target=_end_with_the_launcher, daemon=True).start()
+    end_with_the_parent(composition.config.trainer.grace_seconds + KILL_AFTER_SECONDS)
     with listening():
         code = guarded(lambda: work(composition, **keywords))
     sys.exit(code)
 
 
-def _end_with_the_launcher() -> None:
-    """Stop where the launcher was killed, which could not pass that on."""
-    launcher = multiprocessing.parent_process()
-    assert launcher is not None
-    launcher.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _start_server() -> None:
     """Start what ranks are forked from; signals wait until it has imported all, or they would meet half-made ranks."""
-    from dltrain.sweep.launcher import start_server
-
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start"])
+    context.set_forkserver_preload(["dltrain.build", "dltrain.verbs._start", *PRELOAD])
     with unheard():
         start_server()
         first = context.Process(target=int)
@@ -111,6 +108,27 @@ def _silence() -> None:
     for name in [*logging.root.manager.loggerDict]:
         if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Afterwards signals are heard as before, and no longer by the agent."""
+    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_the_rest(patience: float) -> None:
+    """End the ranks that the agent does not know, since a signal came while it started them."""
+    left = multiprocessing.active_children()
+    for each in left:
+        each.terminate()
+    for each in left:
+        each.join(patience)
+        each.kill()
 
 
 def _code(ended: dict[int, int]) -> int:

@@ -57,7 +57,7 @@ def cause(roll: Roll | None, error: BaseException) -> BaseException:
         error.is_told = not is_first  # type: ignore[attr-defined]
         return error
     except DistError:
-        return RanksApart("lost the process that keeps the ranks' store")
+        return error if hasattr(error, "exit_code") else RanksApart("lost the process that keeps the ranks' store")
     finally:
         unanswered.cancel()
 

@@ -65,7 +65,7 @@ def together(composition: Composition) -> Iterator[Ranks]:
         hear_once()  # a signal goes to all of them, and once more from whoever started them
     with parting(roll), joined(select(config.device.name), roll) as ranks:
         if (count := config.device.count) not in (1, ranks.size):
-            raise ConfigError(f"device.count={count}: torchrun has started {ranks.size}; a job of a sweep is one alone")
+            raise ConfigError(f"device.count={count}: torchrun has started {ranks.size}")
         yield ranks
 
 

@@ -93,8 +93,8 @@ class Sweep:
                 f"{jobs} to run in {self.folder}, {self.config.sweep.slurm.at_once} at a time on {cluster}"
             )
             return ClusterLauncher(run_job, self.config, self.folder, cluster=cluster, all_known=known)
-        accepted = [each.config for each in self.compositions.values() if isinstance(each, Composition)]
-        places = slots([*accepted, *[self.config] * jobs][: max(jobs, len(accepted))])[:jobs]
+        known = [each.config for each in map(self.compositions.get, self.open) if isinstance(each, Composition)]
+        places = slots([*known, *[self.config] * (jobs - len(known))])
         timeout, grace = self.config.sweep.timeout, self.config.trainer.grace_seconds
         done = self.done
         had = f"{done} done, " if done else ""
@@ -129,7 +129,7 @@ class Sweep:
     def end(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and say so."""
         status, folder = _status(outcome), self.folder / str(job.number)
-        said = (read_json(folder / "summary.json") or {}).get("cause")
+        said = outcome.stopped or outcome.message or (read_json(folder / "summary.json") or {}).get("cause")
         cause = (said or outcome.words) if status in ("failed", "diverged") else ""
         self.ledger.end(job, status=status, code=outcome.code, cause=cause)
         self.open.discard(job.number)

@@ -66,8 +66,8 @@ class Board:
 
 def at_a_time(places: Sequence[Slot]) -> str:
     """How many jobs run at a time, and on what."""
-    if places[0].gpu is not None:
-        return f"{len(places)} at a time, each on a GPU"
+    if gpus := len(places[0].gpus):
+        return f"{len(places)} at a time, each on {'a GPU' if gpus == 1 else f'{gpus} GPUs'}"
     threads = places[0].threads
     return f"{len(places)} at a time" + (f", {threads} thread{'s' if threads > 1 else ''} each" if threads else "")
 

@@ -18,7 +18,7 @@ from dltrain.sweep.summary import label
 from dltrain.verbs._composing import asking, check_shared, compose_jobs, say_asked
 from dltrain.verbs._job import Request, job_key
 from dltrain.verbs._sweep import Sweep
-from dltrain.verbs._sweep_start import begun, open_ledger
+from dltrain.verbs._sweep_start import begun, check_launcher, open_ledger
 
 NO_MORE = {"failed", "diverged"}
 
@@ -126,6 +126,7 @@ def search(words: Sequence[str], *, folder: Path | None = None, allow_changes: b
     if config.data.val_size == 0:
         raise ConfigError("data.val_size=0: a search needs validation to choose by")
     asked = Search(given, config)
+    check_launcher([config])
     with Lock() as lock:
         ledger = open_ledger(config, {"words": list(words), **where}, lock, folder)
         asked.begin(ledger.folder, identity=ledger.command["id"], jobs=[job.trial for job in ledger.jobs])
@@ -133,10 +134,13 @@ def search(words: Sequence[str], *, folder: Path | None = None, allow_changes: b
 
 
 def _sample(words: Sequence[str], where: dict[str, Any]) -> Composition:
-    """One of the jobs that the words may come to. Raises ConfigError where a name is unknown, or all are refused."""
+    """One of the jobs with most ranks that the words may come to.
+
+    Raises ConfigError where a name is unknown, or all are refused.
+    """
     compositions = compose_all(samples(words), **where)
-    accepted = next((each for each in compositions if isinstance(each, Composition)), None)
-    if accepted is None:
+    accepted = [each for each in compositions if isinstance(each, Composition)]
+    if not accepted:
         assert isinstance(compositions[0], ConfigError)
         raise compositions[0]
-    return accepted
+    return max(accepted, key=lambda each: int(each.config.device.count))

@@ -1,5 +1,6 @@
 """From composed jobs to a sweep under way: in a new folder, or in the one of a sweep that is there already."""
 
+import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from dltrain.run.folder import RunError, create, read_json
 from dltrain.run.lock import Lock
 from dltrain.sweep.cluster import check
 from dltrain.sweep.ledger import FILE, Job, Ledger
+from dltrain.sweep.slots import slots
 from dltrain.verbs._composing import compose_jobs
 from dltrain.verbs._job import as_begun, job_key
 from dltrain.verbs._sweep import Sweep
@@ -39,6 +41,7 @@ def sweep(
         assert isinstance(refusal, ConfigError)
         raise refusal
     config = accepted[0].config
+    check_launcher([each.config for each in accepted])
     with Lock() as lock:
         ledger = open_ledger(config, command, lock, folder)
         known: dict[int, Composition | ConfigError] = {}
@@ -64,11 +67,12 @@ def go_on_with(folder: Path, overrides: Sequence[str], *, allow_changes: bool) -
         ledger = Ledger.read(folder)
         where: dict[str, Any] = {key: value for key, value in ledger.command.items() if key not in ("words", "id")}
         new = [job for job in ledger.jobs if not (folder / str(job.number) / "config.yaml").is_file()]
-        known = _composed([[*job.overrides, *overrides] for job in new], where)
-        composed = {job.number: each for job, each in zip(new, known, strict=True)}
+        meant = _composed([[*job.overrides, *overrides] for job in new], where)
+        composed = {job.number: each for job, each in zip(new, meant, strict=True)}
         config = _config_of(ledger, composed, overrides)
-        check_launcher(config)
         own = {job.number: own for job in ledger.jobs if (own := begun(ledger, job, config))}
+        known = [*composed.values(), *own.values()]
+        check_launcher([config, *(each.config for each in known if isinstance(each, Composition))])
         keys = {number: job_key(each) for number, each in composed.items() if isinstance(each, Composition)}
         changed = sum(ledger.jobs[number].key != key for number, key in keys.items())
         _say_changed(changed, "they begin with those of now")
@@ -110,15 +114,21 @@ def _say_changed(count: int, so: str) -> None:
         print(f"note: the same words mean other settings now than when {jobs} were listed: {so} (see dltrain diff)")
 
 
-def check_launcher(config: Any) -> None:
-    """Refuse a launcher that cannot launch, before anything is written. Raises ConfigError."""
-    if config.sweep.launcher != "local":
-        check(config)
+def check_launcher(configs: Sequence[Any]) -> None:
+    """Refuse what cannot be launched for want of a program or of devices, before anything is written.
+
+    Raises ConfigError.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        raise ConfigError("-m under torchrun: a sweep starts the ranks of its jobs itself, device.count of them")
+    if configs[0].sweep.launcher != "local":
+        check(configs)
+    elif any(config.device.count > 1 for config in configs):
+        slots(configs)
 
 
 def open_ledger(config: Any, command: dict[str, Any], lock: Lock, folder: Path | None) -> Ledger:
     """The ledger of the sweep to go on with, or a new one in a folder of its own, locked."""
-    check_launcher(config)
     parent = Path(config.outputs_dir) / "sweeps"
     named = parent / config.name if config.name and (parent / config.name).exists() else None
     there = folder or (Path(config.sweep.resume) if config.sweep.resume else named)
