@@ -21,26 +21,31 @@ CASES: dict[str, dict[str, Any]] = {
 STEPS = 4
 
 
-def made(ranks: Ranks, strategy: str = "ddp") -> Engine:
+def made(ranks: Ranks, strategy: str = "ddp", option: str = "adam") -> Engine:
     """An engine with batch norm and averaged weights, and two matrices of the same size."""
     from engines import engine, network
 
     before, middle, last = network(dropout=0.0)[:5], [nn.Linear(144, 8), nn.Linear(8, 144)], nn.Linear(144, 3)
-    return engine("adam", nn.Sequential(*before, *middle, last), lr=0.02, ema=0.9, ranks=ranks, strategy=strategy)
+    return engine(option, nn.Sequential(*before, *middle, last), lr=0.02, ema=0.9, ranks=ranks, strategy=strategy)
 
 
 def trained(some: Engine, first: int) -> list[float]:
-    """The losses of some steps, from number `first`, the averaged weights' last."""
+    """The losses of some steps, from number `first`, and of the averaged weights before and after them."""
     from engines import batches
 
-    served = batches(40, augmented=False, ranks=some.ranks if some.ranks.size > 1 else None)
-    losses, some_batches = [], [*served.epoch(0)]
+    served = [*batches(40, augmented=False, ranks=some.ranks if some.ranks.size > 1 else None).epoch(0)]
+    losses = [evaluated(some, served[0])]
     for number in range(first, first + STEPS):
-        some.step(some_batches[number % len(some_batches)], number)
+        some.step(served[number % len(served)], number)
         losses.append(float(some.last_loss))
+    return [*losses, evaluated(some, served[0])]
+
+
+def evaluated(some: Engine, batch: tuple[Tensor, Tensor]) -> float:
+    """The loss of a batch, each rank having its part."""
     with some.evaluating() as totals:
-        some.score(some_batches[0], totals)
-        return [*losses, totals.read()["loss"]]
+        some.score(batch, totals)
+        return float(totals.read()["loss"])
 
 
 def saved(some: Engine, parent: Path) -> None:
@@ -66,23 +71,35 @@ def copies(some: Engine) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in changed]
 
 
-def poisoned(ranks: Ranks, strategy: str) -> dict[str, Any]:
-    """A step after others of which one rank's part has a pixel that is not a number."""
+def poisoned(ranks: Ranks, strategy: str, option: str) -> bool:
+    """Whether a step of which one rank's part has a pixel that is not a number, after others, leaves all as it was."""
     from engines import first_batch
 
-    some = made(ranks, strategy)
+    some = made(ranks, strategy, option)
     trained(some, 0)
-    before, averaged = copies(some), some.weights()
+    before = copies(some)
     images, labels = first_batch()
     first, last = ranks.share(0, len(images))
     if not ranks.leads:
         images[-1, 0, 0, 0] = float("nan")
     some.step(ranks.part((images[first:last], labels[first:last]), len(images)), STEPS)
-    kept = all(torch.equal(*each) for each in zip(before, copies(some), strict=True))
-    held = sum(parameter.numel() for parameter in some.parameters)
-    state = sum(tensor.numel() for tensor in tensors(some.own))
-    gradients = sum(tensor.numel() for tensor in some.strategy.gradients(some.parameters, weight=1.0))
-    return {"kept": kept, "held": held, "state": state, "gradients": gradients, "averaged": len(averaged)}
+    return all(torch.equal(*each) for each in zip(before, copies(some), strict=True))
+
+
+def parts(ranks: Ranks, strategy: str) -> dict[str, Any]:
+    """The numbers that this rank holds after some steps, and what it hears of another one's."""
+    some = made(ranks, strategy)
+    trained(some, 0)
+    held = {
+        "held": sum(parameter.numel() for parameter in some.parameters),
+        "state": sum(tensor.numel() for tensor in tensors(some.own)),
+        "gradients": sum(tensor.numel() for tensor in some.strategy.gradients(some.parameters, weight=1.0)),
+        "weights": len(some.weights()),
+    }
+    if some.strategy.is_whole:
+        return held
+    rows = torch.tensor([1.0 if ranks.leads else float("nan")])
+    return {**held, "flags": [bool(some.strategy.finite([rows])), some.strategy.agree(ranks.leads)]}
 
 
 def going_on(ranks: Ranks, folder: Path) -> dict[str, Any]:
@@ -107,6 +124,9 @@ def main(rank: int, size: int, port: str, folder: Path) -> None:
         found: dict[str, Any] = {"going on": going_on(ranks, folder)}
         for strategy in STRATEGIES:
             found[strategy] = {name: tried.steps(ranks, strategy=strategy, **case) for name, case in CASES.items()}
-            found[strategy]["poisoned"] = ranks.gather(poisoned(ranks, strategy))
+            found[strategy]["parts"] = ranks.gather(parts(ranks, strategy))
+            found[strategy]["kept"] = {
+                option: ranks.gather(poisoned(ranks, strategy, option)) for option in ("adam", "nadam")
+            }
         if ranks.leads:
             (folder / "found.json").write_text(json.dumps(found))

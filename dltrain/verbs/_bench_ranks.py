@@ -131,7 +131,12 @@ def _run(trained: list[tuple[str, Composition]], *, seconds: float, sizes: list[
     (_, composition), *others = trained
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
-        more = {"others": [each for _, each in others], "seconds": seconds, "sizes": sizes, "path": path}
+        more: dict[str, Any] = {
+            "others": [each for _, each in others],
+            "seconds": seconds,
+            "sizes": sizes,
+            "path": path,
+        }
         return run_ranks(composition, measure, **more), read_json(path) or {}
 
 

@@ -10,7 +10,7 @@ from dltrain.config import stored
 from dltrain.config.errors import ConfigError
 from dltrain.config.tree import container, spoken
 from dltrain.run.recovery import Point
-from dltrain.verbs._execution import execution, random_digests
+from dltrain.verbs._execution import ALONE, execution, random_digests
 
 
 @dataclass
@@ -33,7 +33,7 @@ def continuation(run: Run, point: Point | None, passed_over: Sequence[str], *, a
     if step > run.trainer.epochs * len(run.batches["train"]):
         raise ConfigError(f"trainer.epochs={run.trainer.epochs}: the run has done {state['epoch']:g} already")
     changes = stored.changes(state["config"], container(run.config))
-    differences = stored.changes({"ranks": 1, "strategy": "ddp", **state["execution"]}, execution(run))
+    differences = stored.changes({**ALONE, **state["execution"]}, execution(run))
     drifted = state["random"] != random_digests(run, step)
     stretched = "trainer.epochs" in changes and _rates_differ(run, step, changes["trainer.epochs"][0])
     reproducible = run.engine.device.type == "cpu" or run.config.device.deterministic

@@ -9,6 +9,8 @@ import dltrain
 from dltrain.build import Run
 from dltrain.engine.device import describe, threads
 
+ALONE = {"ranks": 1, "strategy": "ddp"}  # of runs from before there was a choice
+
 
 def execution(run: Run) -> dict[str, Any]:
     """Where and how the steps are computed: what is the same gives the same bits, on CUDA if it is deterministic."""

@@ -12,7 +12,7 @@ from dltrain.config.tree import container, leaves, spoken
 from dltrain.run import checkpoint
 from dltrain.run.environment import INITIAL_WEIGHTS
 from dltrain.run.folder import read_json
-from dltrain.verbs._execution import execution
+from dltrain.verbs._execution import ALONE, execution
 from dltrain.verbs._start import surroundings
 
 NO_CAUSE = ("command", "git.changed", "git.diff")  # of which git.diff_sha256 tells
@@ -114,7 +114,7 @@ def _parts(environment: dict[str, Any], state: dict[str, Any]) -> list[dict[str,
 
 def _of_environment(run: Run, parts: list[dict[str, Any]], state: dict[str, Any]) -> Iterator[Difference]:
     """Data, versions and machine; where the parts of a run had several, all of them."""
-    yield from _otherwise(_facts(execution(run)), [_facts({"ranks": 1, **state.get("execution", {})})])
+    yield from _otherwise(_facts(execution(run)), [_facts({**ALONE, **state.get("execution", {})})])
     yield from _otherwise(_facts(surroundings(run)), parts)
 
 
