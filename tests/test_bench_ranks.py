@@ -162,7 +162,7 @@ class Listening(Ranks):
 )
 def test_each_way_leaves_out_what_it_says_and_no_more(way: str, asked: list[object]) -> None:
     ranks = Listening()
-    engine: Any = SimpleNamespace(ranks=ranks, forward=None)
+    engine: Any = SimpleNamespace(ranks=ranks, strategy=ranks, forward=None)
     with on_ranks._without(engine, way):
         engine.ranks.average([])
     assert ranks.asked == asked
