@@ -102,7 +102,7 @@ def test_a_checkpoint_goes_on_under_any_strategy_and_on_one_rank(folder, found, 
 
 
 def test_a_run_of_divided_weights_ends_whole_and_goes_on_undivided_on_one_rank(capsys) -> None:
-    """With one of torchvision's models, whose best and averaged weights the test set is read with."""
+    """With one of torchvision's models, as docs/scaling.md has it (Where a model does not fit) with a larger one."""
     words = [*LITTLE, "data.batch_size=8", "trainer.limit_train_batches=2", "trainer.ema=0.5"]
     words += ["model=torchvision", "model.arch=shufflenet_v2_x0_5", "device.precision=fp32", "device.threads=1"]
     assert faults.run(*words, "device.count=2", "trainer.strategy=fsdp2", "trainer.epochs=1", "name=run") == 0
@@ -179,7 +179,7 @@ def test_optimizers_that_need_whole_matrices_are_told_from_those_that_do_not() -
         (["data.val_size=1"], "trainer.strategy=fsdp2: 1 val examples are too few for 2 ranks"),
     ],
 )
-def test_what_weights_cannot_be_divided_for_is_refused(words: list[str], told: str) -> None:
+def test_what_weights_cannot_be_divided_for_is_refused(words: list[str], told: str, monkeypatch) -> None:
     """Before a model is divided or data are decoded."""
     chosen = compose([*LITTLE, "model=mlp", "trainer.strategy=fsdp2", *words]).config
     model, strategy = network(), ShardedModel(Ranks(0, 2))
@@ -188,8 +188,16 @@ def test_what_weights_cannot_be_divided_for_is_refused(words: list[str], told: s
         check_work(chosen, strategy, {"train": 60, "val": chosen.data.val_size})
         share(chosen, make_optimizer(chosen.optim, model), strategy, model)
 
+    monkeypatch.setattr(Ranks, "once", lambda _, work: work())
     with pytest.raises(ConfigError, match=re.escape(told)):
         check()
+
+
+def test_a_parameter_that_is_a_single_number_is_named() -> None:
+    model = nn.Linear(2, 2)
+    model.scale = nn.Parameter(torch.ones(()))
+    with pytest.raises(ValueError, match="scale is a single number"):
+        ShardedModel(Ranks(0, 2)).divide(model)
 
 
 def test_one_rank_holds_all_and_says_so(capsys) -> None:

@@ -76,7 +76,7 @@ def share(
 ) -> torch.optim.Optimizer:
     """The optimizer as ranks share it. Raises ConfigError where it steps otherwise with a part than with the whole."""
     like = optimizer_maker(config.optim, held)
-    if not strategy.suits(optimizer.param_groups, like):
+    if not strategy.ranks.once(lambda: strategy.suits(optimizer.param_groups, like)):
         others = "ddp" if strategy.is_whole else "ddp or zero1"
         where = f"trainer.strategy={strategy.name}"
         raise ConfigError(f"{where}: a step of optim.name={config.optim.name} needs the whole; choose {others}")

@@ -52,6 +52,9 @@ class ShardedModel(Strategy):
         self.shards: dict[nn.Module, Shards] = {}
 
     def divide(self, model: nn.Module) -> nn.Module:
+        """As every strategy; raises ValueError where a parameter has no rows."""
+        if single := [name for name, parameter in model.named_parameters() if not parameter.dim()]:
+            raise ValueError(f"{single[0]} is a single number, which has no rows to divide")
         self.plan = _plan(model)
         self.trained = self._divide(model)
         return self.plan
