@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from dltrain.build.optimizer import make_optimizer, optimizer_maker
 from dltrain.build.ranks import check_work, share
+from dltrain.build.supply import Supply
 from dltrain.config.compose import compose
 from dltrain.config.errors import ConfigError
+from dltrain.config.schema import Trainer
 from dltrain.engine import Ranks
 from dltrain.engine.memory import parts
 from dltrain.engine.sharded import ShardedModel, blocks
@@ -175,17 +177,19 @@ def test_optimizers_that_need_whole_matrices_are_told_from_those_that_do_not() -
     ("words", "told"),
     [
         (["optim=muon"], "trainer.strategy=fsdp2: a step of optim.name=Muon needs the whole; choose ddp or zero1"),
-        (["data.batch_size=1"], "trainer.strategy=fsdp2: data.batch_size=1 leaves a rank without work"),
-        (["data.val_size=1"], "trainer.strategy=fsdp2: 1 val examples are too few for 2 ranks"),
+        (["data.batch_size=1"], "trainer.strategy=fsdp2: batches of one example leave a rank without work"),
+        (["trainer.max_batch_size=1"], "trainer.strategy=fsdp2: batches of one example leave a rank without work"),
+        (["data.val_size=1"], "trainer.strategy=fsdp2: 1 val examples are too few for 3 ranks"),
+        (["data.batch_size=2", "trainer.limit_val_batches=1"], "fsdp2: 2 val examples are too few for 3 ranks"),
     ],
 )
 def test_what_weights_cannot_be_divided_for_is_refused(words: list[str], told: str, monkeypatch) -> None:
     """Before a model is divided or data are decoded."""
     chosen = compose([*LITTLE, "model=mlp", "trainer.strategy=fsdp2", *words]).config
-    model, strategy = network(), ShardedModel(Ranks(0, 2))
+    model, strategy, supply = network(), ShardedModel(Ranks(0, 3)), Supply(chosen, Trainer(**chosen.trainer))
 
     def check() -> None:
-        check_work(chosen, strategy, {"train": 60, "val": chosen.data.val_size})
+        check_work(strategy, supply.num_served, batch_size=supply.batch_size)
         share(chosen, make_optimizer(chosen.optim, model), strategy, model)
 
     monkeypatch.setattr(Ranks, "once", lambda _, work: work())

@@ -114,7 +114,7 @@ def _engine(
     optimizer = make_optimizer(config.optim, held)
     _check_search(config.optim.name, optimizer, trainer, precision)
     check_ranks(config, optimizer, ranks)
-    check_work(config, strategy, supply.facts.num_examples)
+    check_work(strategy, supply.num_served, batch_size=supply.batch_size)
     optimizer = share(config, optimizer, strategy, held)
     served = supply.served
     graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer) and ranks.size == 1

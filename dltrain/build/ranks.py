@@ -60,15 +60,15 @@ def divide(model: nn.Module, name: str, ranks: Ranks) -> tuple[Strategy, nn.Modu
     return strategy, whole
 
 
-def check_work(config: DictConfig, strategy: Strategy, num_examples: Mapping[str, int]) -> None:
+def check_work(strategy: Strategy, num_served: Mapping[str, int], *, batch_size: int) -> None:
     """Refuse what leaves a rank without an example where all must run the model as often. Raises ConfigError."""
     if not strategy.is_whole:
         where = f"trainer.strategy={strategy.name}"
-        for split, count in num_examples.items():
+        for split, count in num_served.items():
             if 0 < count < strategy.ranks.size:
                 raise ConfigError(f"{where}: {count} {split} examples are too few for {strategy.ranks.size} ranks")
-        if config.data.batch_size == 1:
-            raise ConfigError(f"{where}: data.batch_size=1 leaves a rank without work; choose 2 or more")
+        if batch_size == 1:
+            raise ConfigError(f"{where}: batches of one example leave a rank without work; choose 2 or more")
 
 
 def share(

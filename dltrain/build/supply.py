@@ -37,6 +37,15 @@ class Supply:
         self.augmentation = self._augmentation()
 
     @property
+    def num_served(self) -> dict[str, int]:
+        """Examples of each split that an epoch takes, by its limit of batches."""
+        limits = {split: getattr(self.trainer, f"limit_{split}_batches") for split in self.facts.num_examples}
+        return {
+            split: min(count, (limits[split] or count) * self.batch_size)
+            for split, count in self.facts.num_examples.items()
+        }
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps; the limit counts batches, of which `accumulate` make a step."""
         limit, count = self.trainer.limit_train_batches, self.facts.num_examples["train"]
