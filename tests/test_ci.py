@@ -64,7 +64,7 @@ def test_numbers_texts_and_functions_pass_too():
 
 
 def test_what_differs_after_a_resume_is_named(monkeypatch, capsys):
-    monkeypatch.setattr("dltrain.engine.step.load_state", lambda optimizer, state: None)
+    monkeypatch.setattr("dltrain.engine.strategy.load_state", lambda optimizer, state: None)
     folder = train("trainer=ci", "model=mlp", expected=70)
     assert found(folder) == {**dict.fromkeys(STAGES, "passed"), "resume": "failed"}
     told = read(folder)["stages"][STAGES.index("resume")]["told"]
