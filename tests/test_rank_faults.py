@@ -92,6 +92,14 @@ def test_a_rank_that_hangs_is_named() -> None:
     assert summary(RUN)["cause"] == expected.removeprefix("dltrain: ")
 
 
+def test_a_signal_that_comes_while_the_run_ends_changes_nothing() -> None:
+    deed = "import multiprocessing, dltrain.report.run_pictures as pictures; draw = pictures.draw_run; "
+    deed += "stop = lambda: os.kill(multiprocessing.parent_process().pid, 15); "
+    deed += "pictures.draw_run = lambda folder: (stop(), __import__('time').sleep(1), draw(folder))"
+    assert codes([spoiled(deed, rank=0)]) == [0], said()
+    assert (summary(RUN)["status"], lines()) == ("completed", [])
+
+
 @pytest.mark.long
 def test_a_rank_that_hangs_is_killed_by_the_launcher() -> None:
     process = spoiled("os.kill(os.getpid(), 19)", "trainer.collective_timeout=4")

@@ -130,6 +130,9 @@ WRONG = [
     ("optim.beta1=0.8", 78, r"optim\.betas=\[0\.9,0\.999\]"),
     ("model=lenet, optim=adam", 2, r"\bmodel=lenet$"),
     ("overfit steps=10", 78, r"--steps 10"),
+    ("device.ranks=2", 78, r"device\.count=2"),
+    ("gpus=2", 78, r"device\.count=2"),
+    ("device=cpu device.count=1000", 78, r"at most \d+ ranks"),
     ("loss.label_smoothing=2", 78, r"at most 1"),
     ("seed=1..3", 78, r"whole number"),
     # files, and choices that do not fit each other

@@ -12,6 +12,7 @@ SYNONYMS = {
     "dataset": "data", "network": "model", "net": "model", "arch": "model", "criterion": "loss",
     "learning_rate": "lr", "wd": "weight_decay", "num_epochs": "epochs", "bs": "batch_size", "batch": "batch_size",
 }  # fmt: skip
+RANKS = {"gpus", "ranks", "devices", "num_gpus", "world_size", "nproc_per_node", "num_devices"}  # of device.count
 WHOLE = re.compile(r"[^\s=:]+=(?!=)(\S.*)?", re.DOTALL)
 TORN = re.compile(r"([+\w.-]+)\s*(?:==|=|:|\s)\s*(\S+)")
 MOST_OPTIONS, NEAR = 4, 0.75
@@ -23,6 +24,8 @@ def meant_keys(written: str, known: Collection[str]) -> list[str]:
     key = ".".join(SYNONYMS.get(part.lower(), part.lower()) for part in parts)
     if key in known:
         return [key]
+    if key.removeprefix("device.") in RANKS and "device.count" in known:
+        return ["device.count"]
     last = {each: each.rpartition(".")[2] for each in known}
     same = [each for each in known if last[each] == key.rpartition(".")[2] and last[each] != "name"]
     if 0 < len(same) <= 3:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dltrain.engine.division import Division
 from dltrain.engine.memory import OutOfMemory
-from dltrain.engine.roll import PATIENCE, Roll, call_roll
+from dltrain.engine.roll import Roll, call_roll
 
 T = TypeVar("T")
 FEWEST = 2  # examples of a share, which batch norm on vectors needs
@@ -177,8 +177,8 @@ def joined(device: torch.device, roll: Roll | None = None) -> Iterator[Ranks]:
 
 def _connect(device: torch.device, ranks: Ranks, roll: Roll) -> None:
     """Make the groups. What is late on GPUs has NCCL abort the process: decisions are to notice before."""
-    limit, on_gpus = timedelta(seconds=roll.timeout), device.type == "cuda"
-    patience = PATIENCE * limit
+    limit, patience = timedelta(seconds=roll.timeout), timedelta(seconds=roll.patience)
+    on_gpus = device.type == "cuda"
     several: dict[str, Any] = {"store": roll.store, "rank": roll.rank, "world_size": roll.size}
     dist.init_process_group(BACKENDS[device.type], timeout=patience if on_gpus else limit, **several)
     ranks.patient = dist.new_group(backend="gloo", timeout=patience)

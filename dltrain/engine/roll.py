@@ -9,10 +9,10 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-PATIENCE = 6  # times the limit of a collective, for what a rank does while the others only wait for it
+PATIENCE, LEAST_PATIENCE = 6, 60.0  # times the limit of a collective, or seconds, for what one rank does alone
 LATE_SECONDS = 2.0  # between the first rank that gives up on another and the last one
 POLL_SECONDS = 0.05
-LATE, LOST = "late", "lost"
+LATE, LOST = "\0late", "\0lost"
 
 
 class RanksApart(Exception):  # noqa: N818
@@ -34,6 +34,11 @@ class Roll:
         self.signed = PrefixStore("dltrain", store)
         self.place: Callable[[], str] = lambda: "the start"
 
+    @property
+    def patience(self) -> float:
+        """Seconds that ranks wait where they only wait for another one's work."""
+        return max(LEAST_PATIENCE, PATIENCE * self.timeout)
+
     def sign(self, page: str, word: str = "") -> None:
         """Leave a word, for all to read."""
         self.signed.set(f"{page}/{self.rank}", word)
@@ -51,23 +56,26 @@ class Roll:
     def meet(self) -> None:
         """Wait until all ranks are there. Raises RanksApart."""
         self.sign("here")
-        if len(there := self.words("here", within=PATIENCE * self.timeout)) < self.size:
-            raise self._hanging(there, PATIENCE * self.timeout)
+        if len(there := self.words("here", within=self.patience)) < self.size:
+            raise self._hanging(self._without(there), self.patience, told_by=min(there))
 
     def why(self, error: Exception) -> RanksApart | None:
         """Which rank made a collective fail, as far as the others know; None where the error is none of these."""
         text = str(error)
-        if not isinstance(error, dist.DistError) and "/gloo/" not in text:
+        if not isinstance(error, dist.DistError) and "/gloo/" not in text and "pair closure" not in text:
             return None
-        self.sign("ended", LATE if re.search("timed out|timeout", text, re.IGNORECASE) else LOST)
+        waited = re.search(r"waiting (\d+)ms", text)
+        seconds = int(waited[1]) / 1000 if waited else self.timeout
+        self.sign("ended", f"{LATE}{seconds:g}" if re.search("timed out|timeout", text, re.IGNORECASE) else LOST)
         words = self.words("ended", within=LATE_SECONDS)
-        causes = [f"rank {rank}: {word}" for rank, word in words.items() if word not in (LATE, LOST)]
+        causes = [f"rank {rank}: {word}" for rank, word in words.items() if not word.startswith((LATE, LOST))]
         if causes:
             return RanksApart(causes[0])
-        if LATE not in words.values():
-            return RanksApart(f"lost {self._missing(words)}")
-        waited = re.search(r"waiting (\d+)ms", text)
-        return self._hanging(words, int(waited[1]) / 1000 if waited else self.timeout)
+        late = {rank: float(word.removeprefix(LATE)) for rank, word in words.items() if word != LOST}
+        missing = self._without(words)
+        if not late:
+            return RanksApart(f"lost {_named(missing)}")
+        return self._hanging(missing or self._without(late), max(late.values()), told_by=min(late))
 
     def _wait(self, page: str, ranks: Iterable[int], within: float) -> bool:
         keys, until = [f"{page}/{rank}" for rank in ranks], time.monotonic() + within
@@ -75,15 +83,19 @@ class Roll:
             time.sleep(POLL_SECONDS)
         return signed
 
-    def _hanging(self, there: Collection[int], seconds: float) -> RanksApart:
-        words = f"{self._missing(there)} did not come to {self.place()} within {seconds:g} s: all were ended"
+    def _hanging(self, ranks: Collection[int], seconds: float, *, told_by: int) -> RanksApart:
+        words = f"{_named(ranks)} did not come to {self.place()} within {seconds:g} s: all were ended"
         apart = RanksApart(f"{words}; dltrain resume goes on")
-        apart.hangs, apart.is_told = True, self.rank != min(there)
+        apart.hangs, apart.is_told = True, self.rank != told_by
         return apart
 
-    def _missing(self, there: Collection[int]) -> str:
-        missing = [rank for rank in range(self.size) if rank not in there]
-        return f"rank {', '.join(map(str, missing))}" if missing else "a rank"
+    def _without(self, ranks: Collection[int]) -> list[int]:
+        """All others."""
+        return [rank for rank in range(self.size) if rank not in ranks]
+
+
+def _named(ranks: Collection[int]) -> str:
+    return f"rank {', '.join(map(str, ranks))}" if ranks else "a rank"
 
 
 def call_roll(*, timeout: float = 300.0) -> Roll | None:

@@ -9,17 +9,20 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.run.signals import EXIT_CODES, asked, end_with_the_parent, hear_once, listening, unheard
 from dltrain.sweep.launcher import KILL_AFTER_SECONDS, start_server
+from dltrain.sweep.slots import available_cores
 from dltrain.verbs._guarded import guarded
 
 SIGNALS = "SIGINT,SIGTERM,SIGUSR1"  # a hangup kills the launcher, and stops the ranks like that
 OWN_WORK_SECONDS = 10  # that a rank may take besides its grace
 PRELOAD = ("torch._dynamo", "torch.distributed.launcher.api")  # which ranks import that average gradients
+FEW_RANKS = 8  # on a CPU, for which there need not be as many processors
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
@@ -71,24 +74,27 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
     _silence()
     if not forked:
         _start_server()
+    code, told = multiprocessing.Pipe(duplex=False)
     try:
         with _own_signals():
-            elastic_launch(config, rank)(work, composition, keywords)
+            elastic_launch(config, rank)(work, composition, keywords, told)
     except SignalException as stop:
         asked.append(EXIT_CODES[stop.sigval])
         _end_the_rest(composition.config.trainer.grace_seconds)
-        return asked[-1]
+        return int(code.recv()) if code.poll() else asked[-1]  # the run may have been at its end
     except ChildFailedError as error:
         return _code({number: failure.exitcode for number, failure in error.failures.items()})
     return 0
 
 
-def rank(work: Callable[..., int], composition: Composition, keywords: dict[str, Any]) -> None:
-    """Be one of the ranks, to the exit code of its work."""
+def rank(work: Callable[..., int], composition: Composition, keywords: dict[str, Any], told: Connection) -> None:
+    """Be one of the ranks, to the exit code of its work, which the launcher is told of the first one."""
     hear_once()
     end_with_the_parent(composition.config.trainer.grace_seconds + KILL_AFTER_SECONDS)
     with listening():
         code = guarded(lambda: work(composition, **keywords))
+    if os.environ["RANK"] == "0":
+        told.send(code)
     sys.exit(code)
 
 
@@ -147,6 +153,7 @@ def _check_devices(name: str, count: int) -> None:
     from dltrain.engine import select
 
     kind = select(name).type
-    there = torch.cuda.device_count() if kind == "cuda" else 1 if kind == "mps" else count
-    if count > there:
-        raise ConfigError(f"device.count={count}: there {'are' if there > 1 else 'is'} {there} {kind} here")
+    most = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, max(FEW_RANKS, available_cores()))
+    if count > most:
+        there = f"there {'are' if most > 1 else 'is'} {most} {kind} here"
+        raise ConfigError(f"device.count={count}: {f'at most {most} ranks on this CPU' if kind == 'cpu' else there}")

@@ -25,7 +25,7 @@ from dltrain.run.console import Console
 from dltrain.run.environment import INITIAL_WEIGHTS, environment, with_earlier
 from dltrain.run.folder import RunError, create, default_name, read_json, replacing, write_json, writing
 from dltrain.run.lock import Lock
-from dltrain.run.signals import hear_once
+from dltrain.run.signals import hear_once, heed_no_more
 from dltrain.run.silent import SilentConsole
 from dltrain.verbs import _nodes
 from dltrain.verbs._continuation import Continuation, continuation
@@ -67,6 +67,8 @@ def together(composition: Composition) -> Iterator[Ranks]:
         if (count := config.device.count) not in (1, ranks.size):
             raise ConfigError(f"device.count={count}: torchrun has started {ranks.size}")
         yield ranks
+        if roll is not None:
+            heed_no_more()  # a rank that only waits for the others to end has nothing to interrupt
 
 
 def new_folder(run: Run, composition: Composition, lock: Lock, *, parent: Path, name: str, numbered: bool) -> Path:
