@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import dltrain
-from dltrain.config.errors import UsageError
+from dltrain.config.errors import ConfigError, UsageError
 from dltrain.run.signals import end, ignore_signals
 from dltrain.verbs import unknown, verbs
 from dltrain.verbs._guarded import guarded, say
 
 UNREADABLE = 2
+OF_RANKS = ("train", "resume")  # verbs that torchrun may start
 ANYWHERE = ("--help", "-h", "--version", "--debug")
 
 
@@ -81,6 +82,8 @@ def _run(arguments: list[str]) -> int:
     if "--version" in arguments:
         print(f"dltrain {dltrain.__version__}")
         return 0
+    if verb not in OF_RANKS and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        raise ConfigError(f"dltrain {verb} is one process: start it without torchrun")
     rest = list(arguments)
     if named:
         rest.remove(verb)

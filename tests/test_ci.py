@@ -127,7 +127,8 @@ def test_training_that_does_not_learn_ends_there():
 
 def test_the_workflow_for_github_is_one_and_its_commands_run(monkeypatch):
     """Its actions exist outside of here; what it runs of dltrain is run, but for the slowest stage."""
-    monkeypatch.delitem(STAGES_OF, "export")
+    without = {name: stage for name, stage in STAGES_OF.items() if name != "export"}
+    monkeypatch.setattr("dltrain.verbs._ci.STAGES", without)
     page = (Path(__file__).parents[1] / "docs/ci.md").read_text()
     (workflow,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
     steps = yaml.safe_load(workflow)["jobs"]["train"]["steps"]

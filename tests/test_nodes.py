@@ -228,3 +228,10 @@ def test_the_program_for_submitit_trains_on_two_ranks() -> None:
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "[0, 0]"
     assert summary(RUNS / "run")["ranks"] == 2
+
+
+def test_what_reads_a_run_is_one_process(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["eval", "run"]) == 78
+    assert "dltrain eval is one process: start it without torchrun" in capsys.readouterr().err

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import numpy as np
 import pytest
 import rank_data
+import torch
 from helpers import rows, run
 from test_image_folder import folder
 from test_ranks import COMMAND, NUMBERS, codes, port, said
+
+from dltrain.data.shards import _laid_out
 
 Found = list[dict[str, Any]]
 
@@ -108,3 +112,10 @@ def test_a_run_on_shards_has_the_losses_of_one_rank() -> None:
     for own, expected in zip(rows(sharded), rows(alone), strict=True):
         for key in NUMBERS:
             assert own[key] == (pytest.approx(expected[key], abs=1e-5) if key == "loss" else expected[key])
+
+
+def test_a_rank_that_stores_nothing_takes_what_it_receives_as_it_is() -> None:
+    images = torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2)
+    nothing = torch.from_numpy(images.numpy()[np.array([], int)])
+    assert nothing.stride() == (0, 0, 0, 0)
+    assert torch.equal(_laid_out(images, nothing), images)

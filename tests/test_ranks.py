@@ -14,6 +14,7 @@ import faults
 import pytest
 import ranks
 from helpers import LITTLE, rows, summary
+from omegaconf import OmegaConf
 
 COMMAND = (*LITTLE, "data.num_test=65", "data.val_size=63", "model=mlp", "device.precision=fp32", "device.threads=1")
 NUMBERS = ("step", "split", "loss", "accuracy")
@@ -100,6 +101,7 @@ def test_a_signal_to_one_rank_ends_all_and_as_many_go_on_to_the_same_bits() -> N
     words = [*COMMAND, *sizes, "trainer.epochs=2", "trainer.log_every=3", "augment=flip", "model.norm=batch"]
     assert codes(several(*words, "name=whole")) == [0, 0]
     whole = RUN.with_name("whole")
+    assert OmegaConf.load(whole / "config.yaml").device.count == 2, "so that it can be started again without torchrun"
     assert codes(several(*words, "name=run", point="step", count=9, action=stop)) == [143, 143]
     assert summary(RUN)["status"] == "interrupted"
     assert summary(RUN)["steps"] == 9

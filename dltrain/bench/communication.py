@@ -102,4 +102,6 @@ def fit(sizes: Sequence[float], seconds: Sequence[float], *, ranks: int) -> Link
     taken = np.asarray(seconds, dtype=float)
     rows = np.stack([np.ones(len(taken)), np.asarray(sizes, dtype=float)], axis=1) / taken[:, None]
     constant, each = np.linalg.lstsq(rows, np.ones(len(taken)), rcond=None)[0]
+    if constant < 0:  # noise: no message is there before it is sent
+        constant, (each,) = 0.0, np.linalg.lstsq(rows[:, 1:], np.ones(len(taken)), rcond=None)[0]
     return Link(latency=float(constant) / (2 * (ranks - 1)), bandwidth=2 * (ranks - 1) / ranks / float(each))

@@ -29,6 +29,7 @@ LEGEND = (
     "second each has it (weak)."
 )
 WORTH_SAYING = 0.95  # an efficiency below which something limits
+TOO_GOOD = 1.25  # an efficiency that only noise explains
 
 
 class Cost(NamedTuple):
@@ -147,6 +148,8 @@ def verdict(record: dict[str, Any], model: str) -> str:
         return f"{model}: one rank, which waits for no other"
     here = cost(record, result)
     where = f"{model}: {result['ranks']} ranks on a batch of {result['batch_size']} reach {here.efficiency:.0%}"
+    if here.efficiency > TOO_GOOD:
+        return f"{where}, which cannot be: measure on a machine that does nothing else"
     if here.efficiency >= WORTH_SAYING:
         return f"{where}: nothing limits them"
     lost = 1 - here.efficiency

@@ -106,7 +106,7 @@ class Supply:
         wanted: int = self.config.data.batch_size
         available = self.facts.num_examples["train"]
         if wanted > available:
-            raise ConfigError(f"data.batch_size={wanted}: there are {available} training examples, and no more")
+            raise ConfigError(f"data.batch_size={wanted}: there are {available} training examples; choose that or less")
         return min(wanted, self.trainer.max_batch_size or wanted)
 
     def _augmentation(self) -> augment.Augment | None:

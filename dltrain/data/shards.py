@@ -70,5 +70,8 @@ class Sharded:
 
 
 def _laid_out(rows: Tensor, stored: Tensor) -> Tensor:
-    """Rows as they are stored: the stride of a dimension of one tells nothing, yet torch chooses kernels by it."""
-    return rows.as_strided(rows.shape, (rows.stride(0), *stored.stride()[1:]))
+    """Rows as they are stored: the stride of a dimension of one tells nothing, yet torch chooses kernels by it.
+
+    Where nothing is stored here, strides tell nothing at all.
+    """
+    return rows.as_strided(rows.shape, (rows.stride(0), *stored.stride()[1:])) if len(stored) else rows

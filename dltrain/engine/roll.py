@@ -84,8 +84,9 @@ class Roll:
         return signed
 
     def _hanging(self, ranks: Collection[int], seconds: float, *, told_by: int) -> RanksApart:
-        words = f"{_named(ranks)} did not come to {self.place()} within {seconds:g} s: all were ended"
-        apart = RanksApart(f"{words}; dltrain resume goes on")
+        who = f"{_named(ranks)} did not come" if ranks else "all ranks waited for others that did not come"
+        words = f"{who} to {self.place()} within {seconds:g} s: all were ended"
+        apart = RanksApart(f"{words}; dltrain resume goes on" if ranks else words)
         apart.hangs, apart.is_told = True, self.rank != told_by
         return apart
 

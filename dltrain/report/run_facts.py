@@ -156,7 +156,8 @@ def facts(sources: Sources) -> list[tuple[str, str]]:
         told["optim"] += f", rate {rate:g}"
     told |= {"seed": str(sources.config.get("seed", ""))}
     where = [str(summary.get(key) or sources.environment.get(key, "")) for key in ("device", "precision")]
-    told |= {"device": ", ".join(filter(None, where))}
+    several = f"{ranks} ranks" if (ranks := summary.get("ranks") or sources.environment.get("ranks") or 1) > 1 else ""
+    told |= {"device": ", ".join(filter(None, [*where, several]))}
     if summary:
         told["length"] = f"{summary['epochs']:.3g} epochs, {summary['steps']:,} steps in {duration(summary['seconds'])}"
     return [(key, value) for key, value in told.items() if value]

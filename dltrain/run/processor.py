@@ -9,10 +9,10 @@ MANY = 0.3  # cores
 
 
 class Processor:
-    """Counts from when it was made. Linux tells; elsewhere nothing is known."""
+    """Counts from when it was made. Linux tells; elsewhere nothing is known, nor where ranks are taken for others."""
 
-    def __init__(self) -> None:
-        self.begun, self.seconds = time.monotonic(), _by_others()
+    def __init__(self, *, alone: bool = True) -> None:
+        self.begun, self.seconds = time.monotonic(), _by_others() if alone else None
 
     def used_by_others(self) -> float | None:
         """Cores that other processes kept busy on average; None where that cannot be told."""

@@ -121,11 +121,13 @@ def _put_back(handlers: Mapping[signal.Signals, Any]) -> None:
 
 def end_with_the_parent(patience: float) -> None:
     """Have this process save and end once the one that started it is gone, or just end where it is deaf so long."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+    parent, number = multiprocessing.parent_process(), os.getppid()
 
     def watch() -> None:
-        parent.join()
+        if parent is not None:
+            parent.join()
+        while os.getppid() == number and parent is None:
+            time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(patience)
         leave(EXIT_CODES[signal.SIGTERM])

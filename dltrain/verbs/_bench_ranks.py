@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.config.compose import Composition, compose
-from dltrain.config.errors import UsageError
+from dltrain.config.errors import ConfigError, UsageError
 from dltrain.run.folder import read_json
 from dltrain.verbs._launch import run_ranks
 
@@ -58,6 +58,9 @@ def _surroundings(node: Any) -> dict[str, Any]:
     device = select(node.name)
     threads = node.threads or torch.get_num_threads()
     torch.set_num_threads(threads)  # which the description of a processor tells
+    counts = rank_counts(_places(device.type, threads), node.count)
+    if device.type == "cpu" and counts[-1] > threads:
+        raise ConfigError(f"device.threads={threads}: {counts[-1]} ranks need a thread each, of those together")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "device": describe(device),
@@ -65,7 +68,7 @@ def _surroundings(node: Any) -> dict[str, Any]:
         "threads": threads,
         "cores": os.cpu_count(),
         "packages": packages(),
-        "counts": rank_counts(_places(device.type, threads), node.count),
+        "counts": counts,
         "results": [],
         "all_reduce": {},
     }
@@ -79,9 +82,10 @@ def _places(kind: str, threads: int) -> int:
 
 
 def rank_counts(places: int, asked: int) -> list[int]:
-    """Powers of two up to as many as there are places for, or are asked for."""
-    most = asked if asked > 1 else places
-    return [2**power for power in range(most.bit_length())]
+    """Powers of two up to as many as there are places for, or those below the number that is asked for, and that."""
+    if asked == 1:
+        return [2**power for power in range(places.bit_length())]
+    return [*(2**power for power in range((asked - 1).bit_length())), asked]
 
 
 def _measure(name: str, words: list[str], flags: argparse.Namespace, record: dict[str, Any]) -> int:

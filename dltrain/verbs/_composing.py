@@ -1,5 +1,6 @@
 """Composing the jobs of a sweep, also where a preset asks for it; for a thousand jobs that takes a while."""
 
+import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,11 @@ from dltrain.config.meant import meant_words, stray
 from dltrain.run.console import Console
 
 SILENT_SECONDS, FEW = 1.0, 20
+
+
+def started() -> list[str]:
+    """The override that tells how many ranks torchrun has started, where it has."""
+    return [f"device.count={os.environ['WORLD_SIZE']}"] if "RANK" in os.environ and "WORLD_SIZE" in os.environ else []
 
 
 def compose_jobs(jobs: Sequence[Sequence[str]], **where: Any) -> list[Composition | ConfigError]:

@@ -1,5 +1,6 @@
 """The tables that a person reads before the first step."""
 
+import os
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -35,7 +36,8 @@ def introduce(
     classes = f", {run.facts.num_classes} classes" if run.facts.num_classes else ""
     console.say(f"\ndata    {counts} examples{classes}")
     console.say(f"{run.facts.noun:<8}{_whereabouts(run)}")
-    several = f", {size} ranks" if (size := run.engine.ranks.size) > 1 else ""
+    processes = run.engine.ranks.gather(str(os.getpid()))
+    several = f", {len(processes)} ranks: processes {', '.join(processes)}" if len(processes) > 1 else ""
     console.say(f"device  {describe(run.engine.device)}, {precision}{several}\n")
     console.say(model_table(run.model, layers, run.served.input_shape, composition.choices["model"]))
     for note in (*composition.notes, *run.notes, *notes):

@@ -15,7 +15,7 @@ from typing import Any
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
 from dltrain.run.signals import EXIT_CODES, asked, end_with_the_parent, hear_once, listening, unheard
-from dltrain.sweep.launcher import KILL_AFTER_SECONDS, start_server
+from dltrain.sweep.launcher import KILL_AFTER_SECONDS, LOST, start_server
 from dltrain.sweep.slots import available_cores
 from dltrain.verbs._guarded import guarded
 
@@ -43,7 +43,7 @@ def run_ranks(composition: Composition, work: Callable[..., int], *, forked: boo
     if composition.config.device.count == 1 or "RANK" in os.environ:
         return work(composition, **keywords)
     if not forked:
-        _check_devices(composition.config.device.name, composition.config.device.count)
+        check_devices(composition.config.device.name, composition.config.device.count)
     return _launch(composition, work, keywords, forked=forked)
 
 
@@ -83,7 +83,8 @@ def _launch(composition: Composition, work: Callable[..., int], keywords: dict[s
         _end_the_rest(composition.config.trainer.grace_seconds)
         return int(code.recv()) if code.poll() else asked[-1]  # the run may have been at its end
     except ChildFailedError as error:
-        return _code({number: failure.exitcode for number, failure in error.failures.items()})
+        ended = {number: failure.exitcode for number, failure in error.failures.items()}
+        return int(code.recv()) if LOST in ended.values() and code.poll() else _code(ended)
     return 0
 
 
@@ -140,14 +141,16 @@ def _end_the_rest(patience: float) -> None:
 def _code(ended: dict[int, int]) -> int:
     """Of ranks that ended with some code that which says why; the others have then lost one that they wait for."""
     for number, code in ended.items():
+        if code == LOST:
+            raise RankLost("the server that ranks are forked from was killed: all were ended; dltrain resume goes on")
         if code < 0:
             name = signal.Signals(-code).name
             raise RankLost(f"rank {number} was killed by {name}: all were ended; dltrain resume goes on")
     return max(ended.values())
 
 
-def _check_devices(name: str, count: int) -> None:
-    """Refuse more ranks than there are GPUs for."""
+def check_devices(name: str, count: int) -> None:
+    """Refuse more ranks than there are devices for on this machine. Raises ConfigError."""
     import torch
 
     from dltrain.engine import select

@@ -50,7 +50,7 @@ def _begun(parent: Path, composition: Composition, *, complete: bool) -> Path | 
     for folder in sorted(parent.glob(f"*{alike}*"), reverse=True):
         if (read_json(folder / "environment.json") or {}).get("launch") == number:
             config = container(stored.read(folder / "config.yaml").config)
-            same = not stored.changes(config, container(composition.config))
+            same = stored.changes(config, container(composition.config)).keys() <= {"device.count"}
             return folder if same and (complete or status(folder) != "completed") else None
     return None
 

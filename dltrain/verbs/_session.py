@@ -45,7 +45,7 @@ class Session:
             if wanted and split in run.batches
         }
         self.pace = Pace(run.batches["train"], asynchronous=run.engine.device.type != "cpu")
-        self.probe, self.processor = Probe(run.engine), Processor()
+        self.probe, self.processor = Probe(run.engine), Processor(alone=run.engine.ranks.size == 1)
 
     def go(self) -> int:
         """Train to the end or to a reason to stop, then leave everything in the folder."""

@@ -1,6 +1,8 @@
 """From a configuration to a run under way: in a new folder, or in the one of a run that was interrupted."""
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -25,12 +27,14 @@ from dltrain.run.console import Console
 from dltrain.run.environment import INITIAL_WEIGHTS, environment, with_earlier
 from dltrain.run.folder import RunError, create, default_name, read_json, replacing, write_json, writing
 from dltrain.run.lock import Lock
-from dltrain.run.signals import hear_once, heed_no_more
+from dltrain.run.signals import end_with_the_parent, hear_once, heed_no_more
 from dltrain.run.silent import SilentConsole
+from dltrain.sweep.launcher import KILL_AFTER_SECONDS
 from dltrain.verbs import _nodes
 from dltrain.verbs._continuation import Continuation, continuation
 from dltrain.verbs._introduction import introduce
 from dltrain.verbs._keeper import Keeper
+from dltrain.verbs._launch import check_devices
 from dltrain.verbs._listed import name_of
 from dltrain.verbs._parting import cause, parting
 from dltrain.verbs._session import DIVERGED, Session
@@ -63,6 +67,9 @@ def together(composition: Composition) -> Iterator[Ranks]:
     roll = call_roll(timeout=config.trainer.collective_timeout)
     if roll is not None:
         hear_once()  # a signal goes to all of them, and once more from whoever started them
+        if "TORCHELASTIC_RUN_ID" in os.environ and multiprocessing.parent_process() is None:
+            check_devices(config.device.name, int(os.environ["LOCAL_WORLD_SIZE"]))
+            end_with_the_parent(config.trainer.grace_seconds + KILL_AFTER_SECONDS)
     with parting(roll), joined(select(config.device.name), roll) as ranks:
         if (count := config.device.count) not in (1, ranks.size):
             raise ConfigError(f"device.count={count}: torchrun has started {ranks.size}")

@@ -1,12 +1,16 @@
 """Measure this machine, and dltrain beside other training loops; `bench scaling`: over ranks."""
 
 import argparse
+import difflib
 import math
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from dltrain.config.errors import ConfigError, UsageError
+from dltrain.verbs._composing import check_form
 
 QUICK, ALL = ("mlp", "lenet", "resnet18"), ("mlp", "lenet", "resnet18", "densenet")
 QUICK_MINUTES = 8.0  # in which the last round has ended, but for a machine that is slower than any seen
@@ -32,6 +36,11 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     """
     over_ranks = words[:1] == ["scaling"]
     words = words[over_ranks:]
+    if difflib.get_close_matches("".join(words[:1]), ["scaling"]):
+        raise UsageError(f"dltrain bench {words[0]}: did you mean dltrain bench scaling?")
+    check_form(words)
+    if not over_ranks and (asked := next((word for word in words if word.startswith("device.count=")), None)):
+        raise ConfigError(f"{asked}: dltrain bench measures one device; dltrain bench scaling takes several")
     chosen = [word.partition("=")[2] for word in words if word.startswith("model=")]
     names = chosen[-1].split(",") if chosen else QUICK if flags.quick else ALL
     overrides = [word for word in words if not word.startswith("model=")]

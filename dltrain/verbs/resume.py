@@ -33,9 +33,10 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
 
     from dltrain.config import stored
     from dltrain.run.folder import find
+    from dltrain.verbs._composing import started
 
     folder = find(runs[0], outputs)
-    composition = stored.read(folder / "config.yaml", overrides)
+    composition = stored.read(folder / "config.yaml", [*started(), *overrides])
     from dltrain.verbs._launch import run_ranks
     from dltrain.verbs._start import go_on
 

@@ -9,7 +9,7 @@ from dltrain.config.compose import Composition, compose, parse, shown
 from dltrain.config.errors import ConfigError, UsageError
 from dltrain.config.hydra_cli import ask
 from dltrain.sweep.grid import expand
-from dltrain.verbs._composing import asking, check_form, check_shared, compose_jobs, say_asked
+from dltrain.verbs._composing import asking, check_form, check_shared, compose_jobs, say_asked, started
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
     if flags.hydra_help:
         return ask(flags.arguments)
     check_form(words)
+    words = [*started(), *words]
     if flags.multirun and not words and flags.config_name == "config":
         raise UsageError("-m is for several values, as in dltrain -m model=lenet,mlp")
     where = {
