@@ -43,9 +43,7 @@ QUICK_IN_CI = ("shuffled_labels", "optimizer_not_restored", "stale_checkpoint", 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("dltrain.report.run_pictures.draw_run", lambda folder: None)
-    without = {
-        name: stage for name, stage in STAGES.items() if name != "export"
-    }  # tested elsewhere
+    without = {name: stage for name, stage in STAGES.items() if name != "export"}  # tested elsewhere
     monkeypatch.setattr("dltrain.verbs._ci.STAGES", without)
 
 

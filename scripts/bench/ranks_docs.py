@@ -22,7 +22,7 @@ END = "<!-- end of what scripts/bench/ranks_docs.py writes -->\n"
 MEASURED, PAPER = (f"<!-- {part}: written by scripts/bench/ranks_docs.py -->\n" for part in ("measured", "on paper"))
 NOT_YET = "Not measured yet: that takes a machine with nothing else to do, and `./scripts/bench/run --ranks`.\n"
 COLORS = {"mlp": "#8a8a8a", "lenet": "#d98e32", "resnet18": "#1f5fa8", "densenet": "#6a9f58"}
-BESIDE = {"strong": (5, -8), "weak": (5, 3)}
+BESIDE = ((5, -8), (5, 3))  # the lower one of two ends, and the higher one, in points
 LINES = {"strong": "o-", "weak": "s--"}
 
 
@@ -87,15 +87,17 @@ def picture(name: str, record: dict[str, Any]) -> None:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     rates, efficiencies = figure.subplots(1, 2)
     for model in models(record):
+        ends = []
         for scaling, line in LINES.items():
             every = report.of_model(record, model)  # one rank has both at once
             results = [each for each in every if each["ranks"] == 1 or each["scaling"] == scaling]
             costs = [report.cost(record, result) for result in results]
             places, how = [result["ranks"] for result in results], {"color": COLORS.get(model), "markersize": 4}
-            number: dict[str, Any] = {"xytext": BESIDE[scaling], "textcoords": "offset points", "fontsize": 7}
-            rates.annotate(f"{costs[-1].rate:,.0f}", (places[-1], costs[-1].rate), **number)
+            ends.append((costs[-1].rate, places[-1]))
             rates.plot(places, [cost.rate for cost in costs], line, label=f"{model}, {scaling}", **how)
             efficiencies.plot(places, [100 * cost.efficiency for cost in costs], line, **how)
+        for (rate, place), beside in zip(sorted(ends), BESIDE, strict=True):
+            rates.annotate(f"{rate:,.0f}", (place, rate), xytext=beside, textcoords="offset points", fontsize=7)
     rates.set(yscale="log", ylabel="images a second")
     efficiencies.set(ylim=(0, None), ylabel="efficiency, %")
     efficiencies.axhline(100, color="#cccccc", linewidth=0.8, zorder=0)
