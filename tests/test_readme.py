@@ -125,4 +125,8 @@ def test_the_example_package_is_shown_as_it_is():
 
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (CHECKOUT / target).exists(), target
+        path, _, anchor = target.partition("#")
+        assert path.startswith("https://") or (CHECKOUT / path).exists(), target
+        if anchor and not path.startswith("https://"):
+            headings = re.findall(r"^#+ (.*)", (CHECKOUT / path).read_text(), re.M)
+            assert anchor in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings], target

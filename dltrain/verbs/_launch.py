@@ -14,7 +14,17 @@ from typing import Any
 
 from dltrain.config.compose import Composition
 from dltrain.config.errors import ConfigError
-from dltrain.run.signals import EXIT_CODES, asked, end_with_the_parent, hear_once, listening, unheard
+from dltrain.run.signals import (
+    EXIT_CODES,
+    asked,
+    end,
+    end_at_once,
+    end_with_the_parent,
+    hear_once,
+    listening,
+    unheard,
+    wait_to_be_ended,
+)
 from dltrain.sweep.launcher import KILL_AFTER_SECONDS, LOST, start_server
 from dltrain.sweep.slots import available_cores
 from dltrain.verbs._guarded import guarded
@@ -96,7 +106,12 @@ def rank(work: Callable[..., int], composition: Composition, keywords: dict[str,
         code = guarded(lambda: work(composition, **keywords))
     if os.environ["RANK"] == "0":
         told.send(code)
-    sys.exit(code)
+    end_at_once()
+    for number in EXIT_CODES:
+        signal.signal(number, lambda *_: end(code))
+    if wait_to_be_ended(seconds=0):
+        end(code)
+    sys.exit(code)  # to torch, which waits for all ranks: for ever, once a signal has ended the agent
 
 
 def _start_server() -> None:
