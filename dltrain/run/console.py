@@ -98,7 +98,8 @@ class Console:
         if best:
             self.say(f"best {best['split']} {best['metric']} {number(best['value'])} at step {best['step']}")
         execution = "" if summary["execution"] == "eager" else f", {summary['execution']}"
-        where = f"{summary['device']}, {summary['precision']}{execution}"
+        several = f", {summary['ranks']} ranks" if summary["ranks"] > 1 else ""
+        where = f"{summary['device']}, {summary['precision']}{execution}{several}"
         self.say(f"{summary['steps']} steps in {summary['seconds']:.1f} s, {where}")
         if summary["epochs"] > 1:
             self.say(f"pace    {summary['seconds'] / summary['epochs']:.3g} s an epoch")
