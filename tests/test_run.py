@@ -396,7 +396,7 @@ def test_the_git_state_is_the_commit_and_what_differs_from_it(tmp_path: Path) ->
 def test_a_step_that_is_not_plainly_eager_is_said_at_the_end(tmp_path, capsys):
     why = "eager, because the step could not be recorded: no"
     result = {"status": "completed", "best": None, "steps": 3, "seconds": 1.0, "device": "a GPU", "precision": "bf16"}
-    result = {**result, "cause": None, "watched_test": False, "epochs": 1}
+    result = {**result, "cause": None, "watched_test": False, "epochs": 1, "ranks": 1}
     speed = {"images_per_second": None, "seconds_to_first_step": None, "peak_memory_bytes": 1, "bottleneck": None}
     summary = {**result, **speed, "train": None, "val": None, "test": None, "execution": why}
     Console().results(summary, tmp_path)
