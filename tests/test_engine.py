@@ -3,6 +3,10 @@
 import copy
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +46,25 @@ def moves(ours: Engine) -> list[Tensor]:
 
 def losses(ours: Engine, *, epochs: int = 1) -> list[float]:
     return [event.row["loss"] for event in fit(ours, batches(), epochs=epochs, log_every=1) if event.row]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="page faults are counted on Linux")
+@pytest.mark.parametrize("kept", [True, False])
+def test_steps_take_memory_that_the_process_has(kept: bool) -> None:
+    """Else the system clears pages anew in every step; with the user's own threshold it does."""
+    program = """
+import resource, torch
+from dltrain.engine.device import configure
+configure(torch.device("cpu"), threads=1, tf32=False, deterministic=False)
+def fill(): torch.ones(9 << 20)  # 9216 pages
+for _ in range(3): fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10): fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    environment = os.environ if kept else {**os.environ, "MALLOC_TRIM_THRESHOLD_": "100000"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) < 3 * 9216) is kept
 
 
 @pytest.mark.parametrize("microbatch", [1, 3, 4, 10, 99])

@@ -1,5 +1,6 @@
 """Which device computes, and how it is set up."""
 
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -36,7 +37,9 @@ def select(name: str) -> torch.device:
 
 
 def configure(device: torch.device, *, threads: int | None, tf32: bool, deterministic: bool) -> None:
-    """Set the process-wide switches of torch."""
+    """Set the process-wide switches of torch, and on a CPU those of its memory."""
+    if device.type == "cpu":
+        keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     backends: Any = torch.backends
@@ -47,6 +50,20 @@ def configure(device: torch.device, *, threads: int | None, tf32: bool, determin
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if deterministic != torch.are_deterministic_algorithms_enabled():  # the call itself imports for a second
         torch.use_deterministic_algorithms(deterministic)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what torch frees, and not hand it back to the system.
+
+    A step frees large tensors that the next one wants again, and each page that comes anew is cleared by the system
+    when it is first touched, which took up to half of a step. glibc's alone; what the user has set stays.
+    Source: mallopt(3).
+    """
+    trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and not {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def describe(device: torch.device) -> str:
