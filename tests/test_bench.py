@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from multiprocessing import get_start_method, parent_process
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from dltrain.bench import contestants, measure, peers
 from dltrain.bench import machine as machines
+from dltrain.bench.apart import Apart, elsewhere
 from dltrain.bench.floor import floor, moved_bytes
 from dltrain.bench.machine import machine
 from dltrain.bench.measure import Result
@@ -42,6 +44,16 @@ class Broken(contestants.Course):
 
     def steps(self, count: int) -> None:
         raise RuntimeError("first line\nthe cause")
+
+
+class Ends(contestants.Course):
+    """A contestant whose process ends, but not this one's."""
+
+    name = "ends"
+
+    def steps(self, count: int) -> None:
+        assert parent_process(), "it is not apart"
+        os._exit(1)
 
 
 class OursBroken(contestants.Ours):
@@ -144,7 +156,7 @@ def test_an_epoch_is_long_enough_and_its_evaluation_a_sixth():
 
 def test_a_whole_epoch_is_every_image(tmp_path):
     task = prepare([*SMALL, "data.val_size=0"], batches=None, evaluated=None, folder=tmp_path)
-    assert (task.images("train"), task.images("test")) == (300, 60)
+    assert (task.examples["train"], task.examples["test"]) == (300, 60)
 
 
 @pytest.mark.skipif(not find_spec("lightning"), reason="Lightning is not installed")
@@ -177,6 +189,22 @@ def test_a_contestant_that_fails_is_a_result_and_the_others_go_on(task):
     assert errors == {("step", "broken"): "RuntimeError: the cause"}
     assert all(len(result.seconds) == 2 for result in results if not result.error)
     assert [cells[2] for cells in rows([result.as_dict() for result in results]) if "broken" in cells[1]] == ["failed"]
+
+
+def test_others_train_in_a_process_of_their_own_and_their_end_is_not_ours(task, tmp_path):
+    with elsewhere() as process:
+        here, there = contestants.Course(task, "fp32"), Apart(contestants.Course, task.work, "fp32", process=process)
+        for contestant in (here, there):
+            contestant.steps(3)
+            contestant.epoch()
+        assert process.submit(get_start_method).result() == get_start_method(), "loaders begin as they do for a user"
+        assert there.losses == pytest.approx(here.losses)
+        assert there.command(tmp_path) == here.command(tmp_path)
+        kinds = [OURS, COURSE, (Ends, "fp32")]
+        results = list(measure.measure(task, kinds, repeats=2, seconds=0.01, command=False, apart=process))
+    ended = {result.contestant for result in results if result.error and "BrokenProcessPool" in result.error}
+    assert ended == {"course loop", "ends"}
+    assert [len(result.seconds) for result in results if result.contestant == "dltrain"] == [2, 2]
 
 
 def test_where_we_fail_the_others_go_on_without_ratios(task, tmp_path, capsys, monkeypatch):

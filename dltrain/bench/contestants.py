@@ -11,17 +11,17 @@ from torch.utils.data import DataLoader
 
 from dltrain.bench import course
 from dltrain.bench.machine import stopwatch, wait
-from dltrain.bench.task import Task, first_batches
+from dltrain.bench.task import Task, Work, first_batches
 from dltrain.train import fit
 
 
 class Contestant(ABC):
-    """Trains its own copy of a task's network in a precision; `losses` are those of the steps taken last."""
+    """Trains its own copy of a network in a precision; `losses` are those of the steps taken last."""
 
     name: str
 
-    def __init__(self, task: Task, precision: str) -> None:
-        self.task, self.precision = task, precision
+    def __init__(self, work: Work, precision: str) -> None:
+        self.work, self.precision = work, precision
         self.losses: list[float] = []
 
     @abstractmethod
@@ -34,7 +34,7 @@ class Contestant(ABC):
 
     def step_seconds(self, count: int) -> float:
         """Seconds that so many steps take, without what comes once before them."""
-        return stopwatch(lambda: self.steps(count), self.task.device)
+        return stopwatch(lambda: self.steps(count), self.work.device)
 
     def command(self, output: Path) -> list[str] | None:
         """What one would type for an epoch whose results are on disk; None where there is no such thing."""
@@ -48,6 +48,7 @@ class Ours(Contestant):
 
     def __init__(self, task: Task, precision: str) -> None:
         super().__init__(task, precision)
+        self.overrides = task.overrides
         self.run = task.run if task.precision == precision else task.run_in(precision)
         self.batches = first_batches(self.run)
 
@@ -64,7 +65,7 @@ class Ours(Contestant):
             pass
 
     def command(self, output: Path) -> list[str]:
-        words = [*self.task.overrides, f"device.precision={self.precision}", "trainer.epochs=1"]
+        words = [*self.overrides, f"device.precision={self.precision}", "trainer.epochs=1"]
         return [sys.executable, "-m", "dltrain", *words, f"outputs_dir={output}"]
 
 
@@ -73,15 +74,15 @@ class Course(Contestant):
 
     name = "course loop"
 
-    def __init__(self, task: Task, precision: str) -> None:
-        super().__init__(task, precision)
-        self.model = task.model()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=task.rate)
-        self.train, self.test = course_loaders(task)
-        self.how: dict[str, Any] = {"device": task.device, "bf16": precision == "bf16"}
+    def __init__(self, work: Work, precision: str) -> None:
+        super().__init__(work, precision)
+        self.model = work.model()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=work.rate)
+        self.train, self.test = course_loaders(work)
+        self.how: dict[str, Any] = {"device": work.device, "bf16": precision == "bf16"}
 
     def steps(self, count: int) -> None:
-        batches = islice(cycle(self.task.plain_batches), count)
+        batches = islice(cycle(self.work.plain_batches), count)
         self.losses = course.train(self.model, batches, self.optimizer, **self.how)
 
     def epoch(self) -> None:
@@ -91,24 +92,24 @@ class Course(Contestant):
     def command(self, output: Path) -> list[str] | None:
         if self.precision != "fp32":
             return None
-        task = self.task
+        work = self.work
         values = {
-            "model": task.run.config.model.name,
-            "device": task.device.type,
-            "data": task.folder,
+            "model": work.name,
+            "device": work.device.type,
+            "data": work.folder,
             "output": output,
-            "image-size": task.image_size,
-            "batch-size": task.batch_size,
-            "train-examples": task.images("train"),
-            "test-examples": task.images("test"),
-            "rate": task.rate,
+            "image-size": work.image_size,
+            "batch-size": work.batch_size,
+            "train-examples": work.examples["train"],
+            "test-examples": work.examples["test"],
+            "rate": work.rate,
         }
         words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
         return [sys.executable, "-m", "dltrain.bench.course", *words]
 
 
-def course_loaders(task: Task) -> list[DataLoader]:
+def course_loaders(work: Work) -> list[DataLoader]:
     """The course's loaders of the images to train on and of those to evaluate."""
-    how = {"image_size": task.image_size, "batch_size": task.batch_size}
+    how = {"image_size": work.image_size, "batch_size": work.batch_size}
     splits = (("train", True), ("test", False))
-    return [course.loader(task.folder, train=train, examples=task.images(split), **how) for split, train in splits]
+    return [course.loader(work.folder, train=train, examples=work.examples[split], **how) for split, train in splits]

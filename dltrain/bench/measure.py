@@ -5,12 +5,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dltrain.bench.contestants import Contestant
+from dltrain.bench.apart import Apart
+from dltrain.bench.contestants import Contestant, Ours
 from dltrain.bench.machine import stopwatch
 from dltrain.bench.task import Task
 
@@ -38,9 +40,18 @@ class Result:
 
 
 def measure(
-    task: Task, kinds: Sequence[Kind], *, repeats: int, seconds: float, command: bool, until: float = math.inf
+    task: Task,
+    kinds: Sequence[Kind],
+    *,
+    repeats: int,
+    seconds: float,
+    command: bool,
+    until: float = math.inf,
+    apart: ProcessPoolExecutor | None = None,
 ) -> Iterator[Result]:
     """Yield the results of every contestant: the step's rate, an epoch's, and a command's where one is wanted.
+
+    All but ours train in the process `apart`, where there is one.
 
     A measurement of the step takes at least about `seconds`. No second round begins that would not be done by `until`,
     on the clock of `time.perf_counter`. A contestant that fails has an error in place of seconds.
@@ -51,14 +62,13 @@ def measure(
     for kind, precision in kinds:
         key, result = (kind.name, precision), results[kind.name, precision]
         try:
-            one = kind(task, precision)
+            one = _made(kind, task, precision, apart)
             result.loss = checked_loss(one)
             count = step_count(one, seconds=seconds)
+            result.images = count * task.batch_size
+            there[key], works[key] = one, partial(one.step_seconds, count)
         except Exception as error:
             result.error = _words(error)
-            continue
-        result.images = count * task.batch_size
-        there[key], works[key] = one, partial(one.step_seconds, count)
     in_turns(works, results, repeats=repeats, until=until)
     yield from results.values()
 
@@ -69,6 +79,12 @@ def measure(
             commands = {key: one.command(Path(folder) / "outputs") for key, one in there.items()}
             typed = {key: partial(stopwatch, process(words), task.device) for key, words in commands.items() if words}
             yield from _whole(task, "command", there, typed, repeats=repeats, until=until)
+
+
+def _made(kind: type[Contestant], task: Task, precision: str, apart: ProcessPoolExecutor | None) -> Contestant:
+    if apart is None or issubclass(kind, Ours):
+        return kind(task, precision)
+    return Apart(kind, task.work, precision, process=apart)
 
 
 def checked_loss(contestant: Contestant) -> float:
@@ -112,14 +128,14 @@ def process(words: list[str]) -> Callable[[], Any]:
 
 
 def _result(task: Task, measure: str, who: type[Contestant] | Contestant, precision: str, images: int = 0) -> Result:
-    return Result(task.run.config.model.name, measure, who.name, precision, images)
+    return Result(task.name, measure, who.name, precision, images)
 
 
 def _whole(
     task: Task, measure: str, there: dict[Key, Contestant], works: Mapping[Key, Callable[[], float]], **how: Any
 ) -> Iterator[Result]:
     """The results of works that each train an epoch."""
-    results = {key: _result(task, measure, there[key], key[1], task.images("train")) for key in works}
+    results = {key: _result(task, measure, there[key], key[1], task.examples["train"]) for key in works}
     in_turns(works, results, **how)
     yield from results.values()
 

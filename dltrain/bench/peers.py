@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from dltrain.bench.contestants import Contestant, course_loaders
 from dltrain.bench.machine import wait
-from dltrain.bench.task import Task
+from dltrain.bench.task import Work
 
 
 def installed() -> list[type[Contestant]]:
@@ -26,19 +26,19 @@ class Lightning(Contestant):
 
     name = "Lightning"
 
-    def __init__(self, task: Task, precision: str) -> None:
-        super().__init__(task, precision)
-        self.module = _lightning_module(task.model(), task.rate)
+    def __init__(self, work: Work, precision: str) -> None:
+        super().__init__(work, precision)
+        self.module = _lightning_module(work.model(), work.rate)
         for logger in [name for name in logging.root.manager.loggerDict if name.startswith("lightning")]:
             logging.getLogger(logger).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="lightning")
-        self.train, self.test = course_loaders(task)
+        self.train, self.test = course_loaders(work)
 
     def _trainer(self, **more: Any) -> Any:
         import lightning
 
         quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-        accelerator = {"cuda": "gpu"}.get(self.task.device.type, self.task.device.type)
+        accelerator = {"cuda": "gpu"}.get(self.work.device.type, self.work.device.type)
         return lightning.Trainer(
             max_epochs=1,
             accelerator=accelerator,
@@ -54,8 +54,8 @@ class Lightning(Contestant):
 
     def step_seconds(self, count: int) -> float:
         """From the start of the first step to the end of the last: setting up a Trainer is no part of a step."""
-        batches = list(islice(cycle(self.task.plain_batches), count))
-        clock = _lightning_clock(self.task.device)
+        batches = list(islice(cycle(self.work.plain_batches), count))
+        clock = _lightning_clock(self.work.device)
         self._trainer(callbacks=[clock]).fit(self.module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
         self.losses = [self.module.last_loss.item()]
         return float(clock.end - clock.start)
@@ -116,23 +116,23 @@ class Timm(Contestant):
 
     name = "timm"
 
-    def __init__(self, task: Task, precision: str) -> None:
-        super().__init__(task, precision)
+    def __init__(self, work: Work, precision: str) -> None:
+        super().__init__(work, precision)
         from timm.data import create_loader
         from timm.optim import create_optimizer_v2
         from torchvision import datasets
 
-        self.model = task.model()
-        self.optimizer = create_optimizer_v2(self.model, opt="momentum", lr=task.rate, momentum=0.0, weight_decay=0.0)
+        self.model = work.model()
+        self.optimizer = create_optimizer_v2(self.model, opt="momentum", lr=work.rate, momentum=0.0, weight_decay=0.0)
         self.loss = nn.CrossEntropyLoss()
         self.loaders = {}
         for split, train in (("train", True), ("test", False)):
-            images = datasets.FashionMNIST(task.folder, train=train)
-            images.data, images.targets = (each[: task.images(split)] for each in (images.data, images.targets))
+            images = datasets.FashionMNIST(work.folder, train=train)
+            images.data, images.targets = (each[: work.examples[split]] for each in (images.data, images.targets))
             self.loaders[split] = create_loader(
                 images,
-                (1, task.image_size, task.image_size),
-                task.batch_size,
+                (1, work.image_size, work.image_size),
+                work.batch_size,
                 is_training=train,
                 no_aug=True,
                 use_prefetcher=False,
@@ -141,19 +141,19 @@ class Timm(Contestant):
                 std=(1.0,),
                 interpolation="bilinear",
                 crop_pct=1.0,
-                device=task.device,
+                device=work.device,
                 persistent_workers=False,
             )
 
     def steps(self, count: int) -> None:
-        self._train(islice(cycle(self.task.plain_batches), count))
+        self._train(islice(cycle(self.work.plain_batches), count))
 
     def epoch(self) -> None:
         self._train(self.loaders["train"])
         self._validate()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.task.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.work.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def _train(self, batches: Any) -> None:
         from timm.utils import AverageMeter
@@ -161,7 +161,7 @@ class Timm(Contestant):
         self.model.train()
         meter, seconds, end = AverageMeter(), AverageMeter(), time.time()
         for images, labels in batches:
-            images, labels = images.to(self.task.device), labels.to(self.task.device)
+            images, labels = images.to(self.work.device), labels.to(self.work.device)
             with self._autocast():
                 loss = self.loss(self.model(images), labels)
             self.optimizer.zero_grad()
@@ -179,5 +179,5 @@ class Timm(Contestant):
         top1 = AverageMeter()
         with torch.no_grad(), self._autocast():
             for images, labels in self.loaders["test"]:
-                images, labels = images.to(self.task.device), labels.to(self.task.device)
+                images, labels = images.to(self.work.device), labels.to(self.work.device)
                 top1.update(accuracy(self.model(images), labels, topk=(1,))[0].item(), len(images))

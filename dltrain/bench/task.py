@@ -2,7 +2,8 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain import data
-from dltrain.build import Run, build
+from dltrain.build import Run, build, make_model
 from dltrain.components import make
 from dltrain.config.compose import compose
 from dltrain.config.errors import ConfigError
@@ -31,19 +32,41 @@ COMMON = (
 PREPARED = 4  # batches on the device for the step's rate
 
 
-@dataclass
-class Task:
+@dataclass(kw_only=True)
+class Work:
+    """What everyone does, plain enough to be sent to another process: modules and tensors are on the CPU."""
+
+    name: str
+    device: torch.device
+    image_size: int
+    batch_size: int
+    rate: float
+    folder: Path  # IDX files as torchvision's FashionMNIST wants them
+    examples: dict[str, int]  # that an epoch of a split takes
+    initial: nn.Module
+    batches: list[Batch]
+
+    def model(self) -> nn.Module:
+        """A network with the initial weights, on the device, in torch's default memory format."""
+        return copy.deepcopy(self.initial).to(self.device)
+
+    @cached_property
+    def plain_batches(self) -> list[Batch]:
+        """The prepared batches on the device, in torch's default memory format."""
+        return [(images.to(self.device), labels.to(self.device)) for images, labels in self.batches]
+
+
+@dataclass(kw_only=True)
+class Task(Work):
     """A run of ours, and all that others need to do the same."""
 
     overrides: list[str]
     run: Run
-    folder: Path  # IDX files as torchvision's FashionMNIST wants them
-    initial: nn.Module
-    batches: list[Batch]
 
     @property
-    def device(self) -> torch.device:
-        return self.run.engine.device
+    def work(self) -> Work:
+        """What others need of it."""
+        return Work(**{each.name: getattr(self, each.name) for each in fields(Work)})
 
     @property
     def precision(self) -> str:
@@ -54,27 +77,6 @@ class Task:
         return build(compose([*self.overrides, f"device.precision={precision}"]).config)
 
     @property
-    def batch_size(self) -> int:
-        return int(self.run.config.data.batch_size)
-
-    @property
-    def image_size(self) -> int:
-        return int(self.run.config.data.image_size)
-
-    @property
-    def rate(self) -> float:
-        return float(self.run.config.optim.lr)
-
-    def model(self) -> nn.Module:
-        """A network with the initial weights, in torch's default memory format."""
-        return copy.deepcopy(self.initial).to(memory_format=torch.contiguous_format)
-
-    @property
-    def plain_batches(self) -> list[Batch]:
-        """The prepared batches in torch's default memory format."""
-        return [(images.contiguous(), labels) for images, labels in self.batches]
-
-    @property
     def costs(self) -> dict[str, int]:
         """What a step takes at least: operations and layers' outputs per image, and the parameters."""
         summary = summarize(self.initial, self.run.served.blank(2))
@@ -83,10 +85,6 @@ class Task:
             "outputs_per_image": sum(math.prod(layer.output_shape) for layer in summary.layers),
             "parameters": parameter_count(self.initial),
         }
-
-    def images(self, split: str) -> int:
-        """Examples that an epoch of a split takes."""
-        return self.run.batches[split].num_examples
 
 
 def prepare(overrides: list[str], *, batches: int | None, evaluated: int | None, folder: Path) -> Task:
@@ -102,7 +100,19 @@ def prepare(overrides: list[str], *, batches: int | None, evaluated: int | None,
     for part, named in (("train", "train"), ("test", "t10k")):
         write_idx(folder, named, examples[part].inputs, examples[part].targets)
     run = build(config)
-    return Task(overrides, run, folder, copy.deepcopy(run.model), first_batches(run))
+    return Task(
+        name=config.model.name,
+        device=run.engine.device,
+        image_size=config.data.image_size,
+        batch_size=config.data.batch_size,
+        rate=config.optim.lr,
+        folder=folder,
+        examples={split: batches.num_examples for split, batches in run.batches.items()},
+        initial=make_model(config, run.served),
+        batches=[(images.cpu().contiguous(), labels.cpu()) for images, labels in first_batches(run)],
+        overrides=overrides,
+        run=run,
+    )
 
 
 def first_batches(run: Run) -> list[Batch]:

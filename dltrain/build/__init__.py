@@ -22,7 +22,7 @@ from dltrain.data.batches import Batches
 from dltrain.data.dataset import cache_folder
 from dltrain.data.facts import Facts, Served
 from dltrain.data.preparation import Preparation
-from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, Strategy, fastest, searches, select, why_eager
+from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, Strategy, cpu, fastest, searches, select, why_eager
 from dltrain.engine.device import best_memory_format, compile_model
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -71,9 +71,7 @@ def build(config: DictConfig, *, restored: bool = False, trains: bool = True, ra
     beginning, initial_weights_sha256 = begin(model, config, restored=restored)
     rehearse(model, served, microbatch=trainer.parts, batch_size=supply.batch_size)
     precision = Precision(_precision(config, device, supply, model), device)
-    chosen = MEMORY_FORMATS.get(config.device.memory_format)
-    memory_format = chosen or best_memory_format(model, device, precision=precision.name)
-    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    model, memory_format = _placed(model, config, device, precision)
     strategy, whole = divide(model, trainer.strategy, ranks)
     engine = _engine(config, trainer, model, schedule, precision, supply, strategy)
     batches, preparation = supply.load(device=device, memory_format=memory_format)
@@ -92,6 +90,17 @@ def build(config: DictConfig, *, restored: bool = False, trains: bool = True, ra
         initial_weights_sha256=initial_weights_sha256,
         notes=[*beginning, *_notes(config, trainer, engine, supply.facts)],
     )
+
+
+def _placed(
+    model: nn.Module, config: DictConfig, device: torch.device, precision: Precision
+) -> tuple[nn.Module, torch.memory_format]:
+    """The model on the device, arranged and computed as is fast there, and its memory format."""
+    chosen = MEMORY_FORMATS.get(config.device.memory_format)
+    memory_format = chosen or best_memory_format(model, device, precision=precision.name)
+    if (device.type, precision.name, config.device.compile) == ("cpu", "bf16", "off"):
+        cpu.suit(model)
+    return model.to(device=device, memory_format=memory_format), memory_format  # type: ignore[call-overload]
 
 
 def _fingerprint(supply: Supply, ranks: Ranks) -> str:

@@ -99,6 +99,7 @@ def _measure(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The machine, where it is not known yet, and the results of one model."""
     from dltrain.bench import machine as machines
+    from dltrain.bench.apart import elsewhere
     from dltrain.bench.measure import measure
     from dltrain.bench.task import prepare
     from dltrain.config.compose import compose
@@ -112,7 +113,8 @@ def _measure(
         found = machine or machines.machine(device, again=flags.again)
         how = {"repeats": flags.repeats, "seconds": 1.0 if flags.quick else 4.0, "until": until}
         kinds = contestants(task.precision, quick=flags.quick)
-        results = list(measure(task, kinds, command=name == "lenet", **how))
+        with elsewhere() as apart:
+            results = list(measure(task, kinds, command=name == "lenet", apart=apart, **how))
         settings = {"batch_size": task.batch_size, "image_size": task.image_size, "overrides": task.overrides}
-        epoch = {"train": task.images("train"), "evaluated": task.images("test")}
+        epoch = {"train": task.examples["train"], "evaluated": task.examples["test"]}
         return found, [{**settings, **task.costs, "epoch_images": epoch, **result.as_dict()} for result in results]

@@ -1,0 +1,42 @@
+"""Layers that a CPU computes faster in another way than torch does by itself in bfloat16: the same weights and numbers.
+
+`scripts/bench/slack.py` measures both ways.
+"""
+
+from types import MethodType
+
+import torch
+from torch import Tensor, nn
+
+
+def suit(model: nn.Module) -> None:
+    """Have a model on a CPU, under autocast to bfloat16, compute its slowest layers in the faster way."""
+    for module in model.modules():
+        if type(module) is nn.Conv2d and module.in_channels < 4 and module.out_channels < 16:
+            module.forward = MethodType(convolve, module)  # type: ignore[method-assign]
+        elif type(module) is nn.AvgPool2d and _halves(module):
+            module.forward = MethodType(halve, module)  # type: ignore[method-assign]
+
+
+def convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    """A convolution of fewer channels than a vector has places, in float32: bfloat16's gradient takes twice as long."""
+    if not torch.is_autocast_enabled("cpu"):
+        return nn.Conv2d.forward(layer, images)
+    with torch.autocast("cpu", enabled=False):
+        return nn.Conv2d.forward(layer, images.float()).to(torch.get_autocast_dtype("cpu"))
+
+
+def halve(layer: nn.AvgPool2d, images: Tensor) -> Tensor:
+    """The means of 2x2 pixels as a matrix product of each two rows, which sums in float32 and rounds once, as torch."""
+    count, channels, height, width = images.shape
+    if images.dtype != torch.bfloat16 or not images.is_contiguous() or height % 2 or width % 2:
+        return nn.AvgPool2d.forward(layer, images)
+    quarters = torch.full((width // 2,), 0.25, dtype=images.dtype).diag().repeat_interleave(2, dim=0).repeat(2, 1)
+    rows = images.view(count * channels * height // 2, 2 * width) @ quarters
+    return rows.view(count, channels, height // 2, width // 2)
+
+
+def _halves(pool: nn.AvgPool2d) -> bool:
+    """Whether it takes means of 2x2 pixels side by side."""
+    sizes = [(size, size) if isinstance(size, int) else tuple(size) for size in (pool.kernel_size, pool.stride)]
+    return sizes == [(2, 2), (2, 2)] and pool.padding in (0, (0, 0)) and pool.divisor_override is None
