@@ -23,6 +23,7 @@ from dltrain.data.preparation import AsStored
 from dltrain.data.statistics import mean_and_deviation
 from dltrain.data.stored import Chosen
 from dltrain.engine import Ranks, joined
+from dltrain.engine.probe import Probe
 
 COUNT = 47  # four batches of 11 and one of 3, which is too small to be shared
 CASES: dict[str, dict[str, Any]] = {
@@ -69,6 +70,16 @@ def batches_are_those_of_the_whole(ranks: Ranks) -> dict[str, bool]:
     single = serve(ranks, 1, sharded=True)
     found["a single example"] = same(single.epoch(0), serve(ranks, 1).epoch(0))
     return found
+
+
+def watched(ranks: Ranks) -> list[Any]:
+    """Whether a batch that is watched while ranks exchange it is what it would have been, and the places that wait."""
+    from engines import engine
+
+    probe, case = Probe(engine()), {"shuffle": True, "augmented": True, "sharded": True}
+    outcome = same(probe.watched(serve(ranks, **case)).epoch(0), serve(ranks, **case).epoch(0))
+    exchanged = probe.making.operations > 10
+    return [outcome and exchanged, probe.making.waits]
 
 
 def exchanges(ranks: Ranks, **changes: Any) -> list[tuple[list[int], list[int]]]:
@@ -237,6 +248,8 @@ def main(rank: int, port: str, folders: tuple[str, str], cache: str, result: Pat
     pictures.PART = 3
     with joined(torch.device("cpu")) as ranks:
         found: dict[str, Any] = {"same": batches_are_those_of_the_whole(ranks), "at once": exchanges(ranks)}
+        shards.MOST_BYTES = 1
+        found["watched"] = watched(ranks)
         shards.MOST_BYTES = 22 * 128
         found |= {"same in pairs": batches_are_those_of_the_whole(ranks), "in pairs": exchanges(ranks)}
         found |= {"held": held(ranks, sharded=True), "evaluated": evaluated(ranks)}

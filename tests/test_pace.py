@@ -163,9 +163,17 @@ def test_items_come_with_the_time_they_took(clock: Clock) -> None:
     assert found == [("3", 3.0), ("4", 4.0)]
 
 
-def words(*, waits: tuple[str, ...] = (), asynchronous: bool = False, **shares: float) -> str:
-    shares = {"data": 0.0, "recording": 0.0, "overhead": 0.0, "computing": 0.0} | shares
-    return bottleneck(shares, operations=85, flops_per_second=21.94e9, waits=waits, asynchronous=asynchronous)
+def words(
+    *, waits: tuple[str, ...] = (), making: tuple[str, ...] = (), asynchronous: bool = False, **shares: float
+) -> str:
+    return bottleneck(
+        {"data": 0.0, "recording": 0.0, "overhead": 0.0, "computing": 0.0} | shares,
+        operations=85,
+        flops_per_second=21.94e9,
+        waits=waits,
+        making_waits=making,
+        asynchronous=asynchronous,
+    )
 
 
 def test_the_largest_share_is_the_bottleneck() -> None:
@@ -189,6 +197,11 @@ def test_what_reads_results_in_a_step_is_named_with_its_place() -> None:
     assert words(data=1.0, waits=places, asynchronous=True) == (
         "waiting for data, 100 % of the time; "
         "a.py:1 (and 1 more) reads a result in every step, which makes the device wait for the host"
+    )
+    assert words(computing=1.0, waits=("a.py:1",), making=("b.py:2", "c.py:3"), asynchronous=True) == (
+        "computing, 100 % of the time, at 21.9 GFLOP/s; "
+        "a.py:1 reads a result in every step, which makes the device wait for the host; "
+        "b.py:2 (and 1 more) reads a result in the making of every batch, which makes the device wait for the host"
     )
 
 

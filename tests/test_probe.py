@@ -1,20 +1,27 @@
-"""The probe of one step: what it counts and names, and that the step does not notice."""
+"""The probe of a step and of the making of a batch: what it counts and names, and that these do not notice."""
 
 import inspect
+import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from engines import batches, engine, equal, first_batch, network, poisoned
-from helpers import SEARCHING, optimizers
+from helpers import CONF, SEARCHING, optimizers, options
+from omegaconf import OmegaConf
 from test_engine_graph import Tape
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
 
 from dltrain import optim
+from dltrain.components import make
+from dltrain.data import augment
+from dltrain.data.preparation import KINDS, Pixels, restored
 from dltrain.engine import Engine, GraphedEngine
-from dltrain.engine.probe import Probe, operation_seconds
+from dltrain.engine.probe import Probe, Watch, operation_seconds
 from dltrain.train import fit
 
 SETTINGS = {"ema": 0.9, "clip_norm": 1.0, "clip_value": 0.1}
@@ -91,8 +98,101 @@ def masks(loss: Tensor) -> Tensor:
 @pytest.mark.parametrize("waiting", [reads_a_number, decides, counts, masks])
 def test_what_needs_a_result_on_the_host_is_named_with_its_place(waiting: Callable[[Tensor], Tensor]) -> None:
     probe = probed(engine(loss=lambda logits, targets: waiting(cross_entropy(logits, targets))))
-    lines, first = inspect.getsourcelines(waiting)
-    assert probe.waits[0] == f"test_probe.py:{first + len(lines) - 1}"
+    assert probe.waits[0] == last_line(waiting)
+
+
+def last_line(function: Callable[..., Any]) -> str:
+    lines, first = inspect.getsourcelines(function)
+    return f"test_probe.py:{first + len(lines) - 1}"
+
+
+@pytest.mark.parametrize("waiting", [reads_a_number, decides, counts, masks])
+@pytest.mark.parametrize("where", ["augmentation", "preparation"])
+def test_what_needs_a_result_in_the_making_of_a_batch_is_named_too(waiting, where: str) -> None:
+    class Waiting(Pixels):
+        def inputs(self, stored: Tensor) -> Tensor:
+            return super().inputs(stored) + waiting(stored.float().mean())
+
+    serving, probe = batches(), Probe(engine())
+    if where == "augmentation":
+        serving.augment = lambda images, labels, generator: (images + waiting(images.mean()), labels)
+    else:
+        serving.prepare = Waiting(8, torch.tensor(0.0), torch.tensor(1.0))
+    assert len(list(probe.watched(serving).epoch(0))) == 5
+    assert probe.making.waits == [last_line(waiting)]
+    assert (probe.waits, probe.operations) == ([], 0)
+
+
+@pytest.mark.parametrize("workers", [None, 0, 1])
+def test_the_second_batch_alone_is_watched_and_what_it_would_have_been(workers: int | None) -> None:
+    probe, serving = Probe(engine()), batches(workers=workers)
+    watched, seen = probe.watched(serving), []
+    for epoch in (0, 1):
+        for found, expected in zip(watched.epoch(epoch, 1), batches().epoch(epoch, 1), strict=True):
+            assert all(map(torch.equal, found, expected))
+            seen.append(probe.making.operations)
+    serving.close()
+    assert seen == [0, *[seen[1]] * 7]
+    assert seen[1] > 10
+    assert probe.making.waits == []
+
+
+def test_where_there_is_no_second_batch_one_of_a_later_epoch_is_watched() -> None:
+    probe = Probe(engine())
+    watched = probe.watched(batches())
+    assert len(list(watched.epoch(0, 4))) == 1
+    assert probe.making.operations == 0
+    assert len(list(watched.epoch(1, 3))) == 2
+    assert probe.making.operations > 10
+
+
+def test_a_batch_that_was_watched_is_not_kept() -> None:
+    epoch = Probe(engine()).watched(batches()).epoch(0)
+    next(epoch)
+    second = weakref.ref(next(epoch)[0])
+    assert second() is not None
+    next(epoch)
+    assert second() is None
+
+
+def watch_of(device: str) -> Watch:
+    watch = Watch(engine())
+    watch.device = torch.device(device)
+    return watch
+
+
+def pretended(device: str) -> AbstractContextManager:
+    """A GPU need not be there for tensors without numbers: what reads one raises an error, what is copied is seen."""
+    return FakeTensorMode(allow_non_fake_inputs=True) if device == "cuda" else nullcontext()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("option", sorted({*options("augment")} - {"none"}))
+def test_no_augmentation_waits(option: str, device: str) -> None:
+    node = OmegaConf.create({"augment": OmegaConf.load(CONF / "augment" / f"{option}.yaml")}).augment
+    augmentation, watch = make(augment, node, num_classes=3), watch_of(device)
+    with pretended(device):
+        images, labels = torch.ones(6, 2, 8, 8, device=device), torch.ones(6, dtype=torch.int64, device=device)
+        for block in (nullcontext(), watch):
+            with block:
+                augmentation(images, labels, Generator())
+    assert watch.operations > 1
+    assert watch.waits == []
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_preparation_waits(kind: str, device: str) -> None:
+    numbers = {name: [1.0, 2.0] for name in ("mean", "deviation", "target_mean", "target_deviation")}
+    states = {"pixels": {"image_size": 5, "mean": [[[1.0]]], "deviation": [[[2.0]]]}, "features": numbers}
+    preparation, watch = restored({"kind": kind, **states.get(kind, {})}), watch_of(device)
+    with pretended(device):
+        stored = torch.ones((6, 2, 8, 8) if kind == "pixels" else (6, 2), device=device)
+        for block in (nullcontext(), watch):
+            with block:
+                preparation.outputs(preparation.inputs(stored))
+                preparation.targets(stored)
+    assert watch.waits == []
 
 
 def test_what_waits_in_the_backward_pass_is_named_too() -> None:
@@ -129,12 +229,10 @@ def test_on_another_device_what_crosses_over_waits(name, arguments, keywords, re
     """The meta device stands for a GPU."""
     tensors = {"gpu": torch.ones(2, device="meta"), "cpu": torch.ones(2)}
     arguments = [tensors.get(each, each) if isinstance(each, str) else each for each in arguments]
-    probe = Probe(engine())
-    probe.device = torch.device("meta")
     packet = getattr(torch.ops.aten, name)
     function = getattr(packet, packet.overloads()[0])
     found = [each for each in arguments if isinstance(each, Tensor)]
-    assert probe._waits(function, arguments, keywords, found, tensors.get(result, result)) is waits
+    assert watch_of("meta")._waits(function, arguments, keywords, found, tensors.get(result, result)) is waits
 
 
 def test_an_operation_costs_microseconds() -> None:

@@ -41,6 +41,10 @@ def test_sharded_and_streamed_batches_are_the_resident_ones(found: Found) -> Non
             assert [name for name, same in each.items() if not same] == []
 
 
+def test_a_batch_that_is_watched_is_the_same_and_waits_for_nothing(found: Found) -> None:
+    assert [own["watched"] for own in found[:2]] == [[True, []]] * 2
+
+
 def test_every_rank_keeps_its_part_and_sends_what_others_want(found: Found) -> None:
     """As they are stored, the first 24 examples are the first rank's; of 11 it takes 6, and of the last 3 both all."""
     first, second = found[:2]

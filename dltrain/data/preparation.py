@@ -90,19 +90,23 @@ class Features:
     deviation: Tensor
     target_mean: Tensor | None = None
     target_deviation: Tensor | None = None
+    _placed: dict[torch.device, list[Tensor]] = field(default_factory=dict, repr=False)
 
     def inputs(self, stored: Tensor) -> Tensor:
-        return (stored - self.mean.to(stored.device)) / self.deviation.to(stored.device)
+        mean, deviation, *_ = self._on(stored.device)
+        return (stored - mean) / deviation
 
     def targets(self, stored: Tensor) -> Tensor:
-        if self.target_mean is None or self.target_deviation is None:
+        if self.target_mean is None:
             return stored
-        return (stored - self.target_mean.to(stored.device)) / self.target_deviation.to(stored.device)
+        *_, mean, deviation = self._on(stored.device)
+        return (stored - mean) / deviation
 
     def outputs(self, outputs: Tensor) -> Tensor:
-        if self.target_mean is None or self.target_deviation is None:
+        if self.target_mean is None:
             return outputs
-        return outputs * self.target_deviation.to(outputs.device) + self.target_mean.to(outputs.device)
+        *_, mean, deviation = self._on(outputs.device)
+        return outputs * deviation + mean
 
     def state(self) -> dict[str, Any]:
         each = (self.mean, self.deviation, self.target_mean, self.target_deviation)
@@ -111,6 +115,13 @@ class Features:
             "kind": "features",
             **{name: t if t is None else t.tolist() for name, t in zip(names, each, strict=True)},
         }
+
+    def _on(self, device: torch.device) -> list[Tensor]:
+        """Means and deviations on a device, brought there once, as the host waits for it."""
+        if device not in self._placed:
+            each = (self.mean, self.deviation, self.target_mean, self.target_deviation)
+            self._placed[device] = [values.to(device) for values in each if values is not None]
+        return self._placed[device]
 
 
 class AsStored:

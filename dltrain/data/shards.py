@@ -21,7 +21,7 @@ class Sharded:
     """A rank's part of the examples, which are stored one rank's after the other's.
 
     All ranks must come to every batch together. The examples of several batches change hands by one all-to-all each of
-    inputs and targets, whose sizes every rank knows from the order.
+    inputs and targets, whose sizes every rank knows from the order. Who sends what is the host's to find, in numpy.
     """
 
     def __init__(self, inputs: Stored, targets: Tensor | np.ndarray, *, device: torch.device, ranks: Sharing) -> None:
@@ -29,14 +29,14 @@ class Sharded:
         self.parts = [ranks.share(0, self.count, least=0, rank=rank) for rank in range(ranks.size)]
         own = placed(inputs, targets, device=device, part=self.parts[ranks.rank])
         self.inputs, self.targets = (values.contiguous() for values in own)
-        self.ends = torch.tensor([last for _, last in self.parts])
+        self.ends = [last for _, last in self.parts]
 
     def gather(self, order: Tensor | None, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor]]:
         """As a `Source`, but this rank's share of each of the whole batches in `bounds`."""
-        order = torch.arange(self.count) if order is None else order
+        places = np.arange(self.count) if order is None else order.numpy()
         for group in self._groups(bounds):
             shares = [[self.ranks.share(*bound, rank=rank) for bound in group] for rank in range(self.ranks.size)]
-            wanted = [torch.cat([order[first:last] for first, last in share]) for share in shares]
+            wanted = [np.concatenate([places[first:last] for first, last in share]) for share in shares]
             lengths = [last - first for first, last in shares[self.ranks.rank]]
             inputs, targets = self._exchange(wanted)
             yield from zip(inputs.split(lengths), targets.split(lengths), strict=True)
@@ -52,16 +52,16 @@ class Sharded:
         for _, group in groupby(numbered, key=lambda each: each[1] * example // MOST_BYTES):
             yield [bound for bound, _ in group]
 
-    def _exchange(self, wanted: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _exchange(self, wanted: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         """The examples at the places that this rank wants, of all the places that each rank wants."""
         rank, size = self.ranks.rank, self.ranks.size
-        owners = torch.bucketize(wanted[rank], self.ends, right=True)
-        received = owners.bincount(minlength=size).tolist()
+        owners = np.searchsorted(self.ends, wanted[rank], side="right")
+        received = np.bincount(owners, minlength=size).tolist()
         first, last = self.parts[rank]
         given = [places[(places >= first) & (places < last)] - first for places in wanted]
         sent = [len(places) for places in given]
-        rows = uploaded(torch.cat(given), self.inputs.device)
-        turns = uploaded(owners.argsort(stable=True).argsort(), self.inputs.device)
+        rows = uploaded(torch.from_numpy(np.concatenate(given)), self.inputs.device)
+        turns = uploaded(torch.from_numpy(owners.argsort(kind="stable").argsort()), self.inputs.device)
         inputs, targets = (
             _laid_out(self.ranks.exchange(values[rows], sent, received), values)[turns]
             for values in (self.inputs, self.targets)

@@ -1,8 +1,9 @@
-"""A look into one early step: how many operations it takes, and which of them make the host wait for the device."""
+"""A look into one early step and the making of one early batch: which operations make the host wait for the device."""
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -21,13 +22,13 @@ WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 COPIES, MASKS = {"copy_", "_to_copy"}, {torch.bool, torch.uint8}
 
 
-class Probe(TorchDispatchMode):
-    """Watches one step of an engine, the one after its first update; that step is what it would have been.
+class Watch(TorchDispatchMode):
+    """Watches the operations of a block of code, which does what it would have done.
 
-    `operations` counts those of the forward pass, the backward pass and the update. `update_seconds` is the time of
-    those on whole weights and their like, which any size of batch takes; queued on a GPU they take none of the
-    host's. `waits` are the places, "file:line", at which the host waits for the device's results. A CPU is its own
-    host, and the places are those that would wait elsewhere; torch's optimizers do, but not elsewhere.
+    `operations` counts them. `update_seconds` is the time of those on an engine's whole weights and their like, which
+    any size of batch takes; queued on a GPU they take none of the host's. `waits` are the places, "file:line", at which
+    the host waits for the device's results. A CPU is its own host, and the places are those that would wait elsewhere;
+    torch's optimizers do, but not elsewhere.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -36,17 +37,6 @@ class Probe(TorchDispatchMode):
         self.shapes = {parameter.shape for parameter in engine.parameters}
         self.operations, self.update_seconds = 0, 0.0
         self.waits: list[str] = []
-        take = engine.step
-
-        def step(batch: Batch, number: int) -> None:
-            if not engine.updated:
-                take(batch, number)
-                return
-            del engine.step  # from now on it is the engine's own again
-            with self:
-                take(batch, number)
-
-        engine.step = step  # type: ignore[assignment, method-assign]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -96,6 +86,56 @@ class Probe(TorchDispatchMode):
                 return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
             frame = frame.f_back
         return "the backward pass"  # which on a GPU has a thread of its own
+
+
+class Probe(Watch):
+    """Watches one step of an engine, the one after its first update: the forward pass, the backward pass, the update.
+
+    `making` has watched the making of a batch.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.making = Watch(engine)
+        take = engine.step
+
+        def step(batch: Batch, number: int) -> None:
+            if not engine.updated:
+                take(batch, number)
+                return
+            del engine.step  # from now on it is the engine's own again
+            with self:
+                take(batch, number)
+
+        engine.step = step  # type: ignore[assignment, method-assign]
+
+    def watched(self, batches: Any) -> "Watched":
+        """The same batches, of which one is watched as it is made."""
+        return Watched(batches, self.making)
+
+
+class Watched:
+    """Batches of which one is watched as it is made: the second of an epoch, as the first may set things up."""
+
+    def __init__(self, batches: Any, watch: Watch) -> None:
+        self.batches, self.watch, self.over = batches, watch, False
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Serve the batches of an epoch from number `start`."""
+        batches = iter(self.batches.epoch(epoch, start))
+        if not self.over:
+            yield from islice(batches, 1)
+            yield from self._second(batches)
+        yield from batches
+
+    def _second(self, batches: Iterator[Any]) -> Iterator[Any]:
+        with self.watch:  # what is done with a batch is not its making
+            second = list(islice(batches, 1))
+        self.over = bool(second)
+        yield from second
 
 
 def operation_seconds(like: Engine, optimizer_class: Callable[..., Optimizer], *, steps: int = 20) -> float:

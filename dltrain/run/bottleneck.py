@@ -11,12 +11,14 @@ def bottleneck(
     operations: int,
     flops_per_second: float,
     waits: Sequence[str] = (),
+    making_waits: Sequence[str] = (),
     asynchronous: bool = False,
 ) -> str:
     """What takes most of the time, in words, and what to do about it where something can be done.
 
-    `shares` are those of a Pace; `operations` of a step, and the places `waits` at which it waits for the device, are
-    those of a Probe. Such a place stalls an asynchronous device. To a CPU it means nothing, so it is said of a GPU.
+    `shares` are those of a Pace; `operations` of a step, and the places at which it and the making of a batch wait for
+    the device, are those of a Probe. Such a place stalls an asynchronous device. To a CPU it means nothing, so it is
+    said of a GPU.
     """
     largest = max(shares, key=lambda name: shares[name])
     share = f"{100 * shares[largest]:.0f} % of the time"
@@ -27,13 +29,15 @@ def bottleneck(
         "and the update of the weights, not arithmetic; raise data.batch_size",
         "computing": f"computing, {share}, at {quantity(flops_per_second, 'FLOP/s')}",
     }
-    return "; ".join([words[largest], *_waiting(waits, asynchronous)])
+    in_a_step = _waiting(waits, "every step", asynchronous)
+    in_a_batch = _waiting(making_waits, "the making of every batch", asynchronous)
+    return "; ".join([words[largest], *in_a_step, *in_a_batch])
 
 
-def _waiting(waits: Sequence[str], asynchronous: bool) -> list[str]:
+def _waiting(waits: Sequence[str], where: str, asynchronous: bool) -> list[str]:
     if not waits:
         return []
     first, *others = dict.fromkeys(waits)
     more = f" (and {len(others)} more)" if others else ""
     effect = "makes the device wait for the host" if asynchronous else "would make a GPU wait for the host"
-    return [f"{first}{more} reads a result in every step, which {effect}"]
+    return [f"{first}{more} reads a result in {where}, which {effect}"]

@@ -44,8 +44,8 @@ class Session:
             for split, wanted in (("val", True), ("test", run.trainer.watch_test))
             if wanted and split in run.batches
         }
-        self.pace = Pace(run.batches["train"], asynchronous=run.engine.device.type != "cpu")
         self.probe, self.processor = Probe(run.engine), Processor(alone=run.engine.ranks.size == 1)
+        self.pace = Pace(self.probe.watched(run.batches["train"]), asynchronous=run.engine.device.type != "cpu")
 
     def go(self) -> int:
         """Train to the end or to a reason to stop, then leave everything in the folder."""

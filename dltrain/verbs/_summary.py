@@ -74,6 +74,7 @@ def throughput(engine: Engine, pace: Pace, probe: Probe, *, train_flops: int) ->
         operations=probe.operations,
         flops_per_second=flops_per_second,
         waits=probe.waits,
+        making_waits=probe.making.waits,
         asynchronous=pace.asynchronous,
     )
     return {**known, **dict(zip(words, (flops_per_second, shares["data"], sentence), strict=True))}
