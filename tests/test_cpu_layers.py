@@ -68,6 +68,8 @@ def test_what_the_other_way_does_not_do_is_torchs() -> None:
         cpu.suit(layer)
         assert "forward" not in vars(layer)
     convolution = nn.Conv2d(1, 6, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert cpu.convolve(convolution, images[:, :1]).dtype == torch.bfloat16
     assert cpu.convolve(convolution, images[:, :1].float()).equal(convolution(images[:, :1].float()))
 
 
