@@ -94,6 +94,11 @@ def test_a_step_that_is_not_finite_is_taken_back_in_a_recording_too():
     assert ours.report(epoch=False)["nonfinite_steps"] == 1
 
 
+def test_a_replayed_step_of_muon_is_the_step():
+    found, expected = ([row["loss"] for row in train(ours)] for ours in (graphed("muon"), engine("muon")))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_where_recording_fails_the_run_goes_on_eagerly_and_says_why():
     tape = Tape(refuses=True)
     recorded = graphed("adam", tape=tape)
@@ -151,7 +156,7 @@ def test_float16_moves_its_scale_in_a_recording():
     assert precision.scale.data_ptr() == place
 
 
-@pytest.mark.parametrize("option", FUSED)
+@pytest.mark.parametrize("option", [*FUSED, "muon"])
 def test_a_fused_step_can_be_recorded(option):
     assert why_eager(optimizer(network(), option)) is None
 
