@@ -38,6 +38,7 @@ from dltrain.engine import step as steps
 CUDA = torch.device("cuda")
 Batch = tuple[Tensor, Tensor]
 SLOW = {*DEEPEST, "densenet", "densenet121", "densenet169", "resnet34", "resnet50"}  # of layers that others have, too
+UNKNOWN = {"gru"}  # to torch 2.11 where tensors have no content
 PIXELS = {"image_size": 12, "mean": torch.full((2, 1, 1), 128.0), "deviation": torch.full((2, 1, 1), 64.0)}
 
 
@@ -130,7 +131,7 @@ def batch_of(*shape: int) -> Batch:
     return torch.empty(shape, device=CUDA), torch.zeros(shape[0], dtype=torch.int64, device=CUDA)
 
 
-@pytest.mark.parametrize("model", sorted({*networks()} - SLOW))
+@pytest.mark.parametrize("model", sorted({*networks()} - SLOW - UNKNOWN))
 def test_a_step_of_a_network_touches_the_device_alone(model: str, monkeypatch) -> None:
     sizes = ("data.num_train=64", "data.num_test=16", "data.val_size=16", "data.image_size=32", "data.batch_size=8")
     config = compose(["data=synthetic", *sizes, "device=cpu", f"model={model}", "trainer.ema=0.9"]).config

@@ -24,7 +24,7 @@ from dltrain.run.pace import Pace
 from dltrain.train import evaluate, fit
 from dltrain.verbs import _bench_ranks
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]  # torch's warnings are told, and no failures
 
 CUDA = torch.device("cuda")
 STEPS = 9  # of which the first three, before a shape is recorded, and the fourth are eager where graphs are on
@@ -222,6 +222,10 @@ def test_a_loss_that_reads_the_host_runs_eagerly_and_says_why() -> None:
         plain.step(on_gpu(first_batch()), step)
     assert ours.execution.startswith("eager, because")
     assert ours.last_loss.item() == pytest.approx(plain.last_loss.item(), rel=1e-4)
+    another = gpu_engine("adam", kind=GraphedEngine)
+    for step in range(6):
+        another.step(on_gpu(first_batch()), step)
+    assert another.execution == "CUDA graph", "one that fails is not the end of others"
 
 
 def test_float16_scales_until_gradients_fit_and_then_trains() -> None:

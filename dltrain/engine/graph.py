@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Records CUDA graphs, on a stream of its own and in one pool of memory."""
 
+    abandoned: ClassVar[list[torch.cuda.CUDAGraph]] = []  # which torch before 2.12 may go on to ask for pinned memory
+
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
         self.pool = torch.cuda.graph_pool_handle()
@@ -47,13 +50,20 @@ class CudaRecorder:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 work()
         except BaseException:
-            # A recording that failed leaves its stream current, and dropout's generator in the midst of recording.
-            torch.cuda.set_stream(before)
-            generator = default_generator(before.device)
-            fresh = torch.Generator(before.device).manual_seed(generator.initial_seed())
-            generator.graphsafe_set_state(fresh.graphsafe_get_state())
+            self._abandon(graph, before)
             raise
         return graph.replay
+
+    def _abandon(self, graph: torch.cuda.CUDAGraph, before: torch.cuda.Stream) -> None:
+        """Put right what a recording that failed leaves in the midst of recording, or else none would succeed again."""
+        torch.cuda.set_stream(before)
+        generator = default_generator(before.device)
+        fresh = torch.Generator(before.device).manual_seed(generator.initial_seed())
+        generator.graphsafe_set_state(fresh.graphsafe_get_state())
+        with suppress(RuntimeError):  # where memory is taken as usual again, as it is since torch 2.12
+            torch._C._cuda_endAllocateToPool(before.device.index, self.pool)
+            torch._C._cuda_releasePool(before.device.index, self.pool)
+            self.abandoned.append(graph)
 
 
 @dataclass
