@@ -253,6 +253,17 @@ def test_deterministic_runs_are_the_same_to_the_last_bit(model: str) -> None:
         torch.use_deterministic_algorithms(False)
 
 
+def test_a_deterministic_run_on_text_is_the_same_to_the_last_bit() -> None:
+    chosen = ("data=markov_text", "model=lstm", "model.dropout=0.5", "loss=cross_entropy", "optim=adam")
+    sizes = ("data.num_train=200", "data.val_size=20", f"trainer.limit_train_batches={STEPS}", "data.batch_size=8")
+    how = ("device=cuda", "device.deterministic=true", "trainer.epochs=1")
+    try:
+        first, second = (build(compose([*chosen, *sizes, *how]).config) for _ in range(2))
+        assert losses(first) == losses(second)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_new_engine_goes_on_from_a_state_bit_for_bit() -> None:
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         serving = [on_gpu(batch) for batch in batches().epoch(0)]
