@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from engines import batches, engine, equal, network, optimizer, poisoned
 
-from dltrain.engine import Engine, GraphedEngine, Precision, why_eager
+from dltrain.engine import Engine, GraphedEngine, Precision, graph, why_eager
 from dltrain.train import evaluate, fit
 
 FUSED = ["sgd", "momentum", "adam", "adamw"]
@@ -107,6 +109,29 @@ def test_where_recording_fails_the_run_goes_on_eagerly_and_says_why():
         "eager, because the step could not be recorded: operation not permitted when stream is capturing"
     )
     assert tape.warm_ups == 25
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_a_recording_that_failed_leaves_is_put_right(ended, monkeypatch):
+    """By the names that CUDA has; where the allocator has `ended` to record already, torch refuses to end it again."""
+    calls, failure = Mock(), RuntimeError("operation not permitted when stream is capturing")
+    calls.current_stream.return_value = before = SimpleNamespace(device=torch.device("cuda", 1))
+    calls.graph.return_value = nullcontext()
+    calls.end.side_effect = RuntimeError("not currently recording") if ended else None
+    for name in ("Stream", "graph_pool_handle", "CUDAGraph", "current_stream", "graph", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, getattr(calls, name))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", calls.end)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", calls.release)
+    monkeypatch.setattr(torch, "Generator", calls.Generator)
+    monkeypatch.setattr(graph, "default_generator", calls.default_generator)
+    recorder = graph.CudaRecorder()
+    with pytest.raises(RuntimeError) as caught:
+        recorder.record(Mock(side_effect=failure))
+    assert caught.value is failure
+    calls.set_stream.assert_called_once_with(before)
+    calls.default_generator(before.device).graphsafe_set_state.assert_called_once()
+    calls.end.assert_called_once_with(1, recorder.pool)
+    assert calls.release.called == (not ended)
 
 
 def test_where_one_shape_cannot_be_recorded_none_is_replayed():

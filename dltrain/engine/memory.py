@@ -6,7 +6,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
 # Of an allocator, of the CUDA runtime, and of cuBLAS and cuDNN.
 WORDS = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
