@@ -30,6 +30,7 @@ from dltrain.config.compose import compose
 from dltrain.data import augment
 from dltrain.data import batches as serving
 from dltrain.data.batches import Batches
+from dltrain.data.facts import TextFacts
 from dltrain.data.preparation import Pixels
 from dltrain.engine import Engine, GraphedEngine, Precision, Strategy, why_eager
 from dltrain.engine import graph as graphs
@@ -40,6 +41,21 @@ Batch = tuple[Tensor, Tensor]
 SLOW = {*DEEPEST, "densenet", "densenet121", "densenet169", "resnet34", "resnet50"}  # of layers that others have, too
 UNKNOWN = {"gru"}  # to torch 2.11 where tensors have no content
 PIXELS = {"image_size": 12, "mean": torch.full((2, 1, 1), 128.0), "deviation": torch.full((2, 1, 1), 64.0)}
+
+
+QUICK = sorted({*networks()} - SLOW - UNKNOWN)
+SIZES = ("data.num_train=64", "data.num_test=16", "data.val_size=16", "data.image_size=32", "data.batch_size=8")
+OTHERS = [
+    ("model=lenet", "model.norm=scratch", "loss=mse"),
+    ("model=lenet", "model.norm=scratch_notes", "loss.label_smoothing=0.1"),
+    ("model=mlp", "model.dropout=0.5", "model.dropout_form=notes", "loss.l2=0.1"),
+    ("data=markov_text", "model=lstm", "model.dropout=0.5"),
+    ("data=markov_text", "model=rnn", "model.embedding=8"),
+    ("data=markov_text", "model=ngram", "model.order=3"),
+    ("data=function", "data.noise=0.1", "optim=adam"),
+    ("data=linear_synthetic", "optim=adam"),
+]
+TOKENS = torch.int64
 
 
 class Device(TorchDispatchMode):
@@ -131,18 +147,27 @@ def batch_of(*shape: int) -> Batch:
     return torch.empty(shape, device=CUDA), torch.zeros(shape[0], dtype=torch.int64, device=CUDA)
 
 
-@pytest.mark.parametrize("model", sorted({*networks()} - SLOW - UNKNOWN))
-def test_a_step_of_a_network_touches_the_device_alone(model: str, monkeypatch) -> None:
-    sizes = ("data.num_train=64", "data.num_test=16", "data.val_size=16", "data.image_size=32", "data.batch_size=8")
-    config = compose(["data=synthetic", *sizes, "device=cpu", f"model={model}", "trainer.ema=0.9"]).config
+def inputs_of(supply: Supply) -> Batch:
+    """Blank inputs and targets of eight examples there, or of as few as there may be."""
+    served, text = supply.served, isinstance(supply.facts, TextFacts)
+    inputs = torch.zeros(min(8, supply.batch_size), *served.input_shape, dtype=TOKENS if text else served.dtype)
+    shape = served.input_shape if text else () if supply.facts.num_classes else served.output_shape
+    targets = torch.zeros(len(inputs), *shape, dtype=TOKENS if supply.facts.num_classes else served.dtype)
+    return inputs.to(CUDA), targets.to(CUDA)
+
+
+@pytest.mark.parametrize("words", [*((f"model={each}",) for each in QUICK), *OTHERS], ids=" ".join)
+def test_a_step_of_a_network_touches_the_device_alone(words: tuple[str, ...], monkeypatch) -> None:
+    data = () if words[0].startswith("data=") else ("data=synthetic", *SIZES)
+    config = compose([*data, "device=cpu", "trainer.ema=0.9", *words]).config
     trainer = schema.Trainer(**config.trainer)
     supply = Supply(config, trainer)
     made, schedule = building.make_model(config, supply.served), building.make(building.schedules, config.schedule)
     cudnn = torch.backends.cudnn.flags(enabled=False)  # or else recurrent layers would ask the driver
     with cudnn, pretended() as device:
-        how = Precision("bf16", CUDA), supply, Strategy()
+        how = Precision("fp64" if supply.served.dtype == torch.float64 else "bf16", CUDA), supply, Strategy()
         ours = building._engine(config, trainer, moved(made), schedule, *how)
-        train(ours, batch_of(8, 1, 32, 32), device, monkeypatch)
+        train(ours, inputs_of(supply), device, monkeypatch)
         assert (ours.execution, device.fused) == ("CUDA graph", {"_fused_adam_"})
 
 
