@@ -41,8 +41,6 @@ Batch = tuple[Tensor, Tensor]
 SLOW = {*DEEPEST, "densenet", "densenet121", "densenet169", "resnet34", "resnet50"}  # of layers that others have, too
 UNKNOWN = {"gru"}  # to torch 2.11 where tensors have no content
 PIXELS = {"image_size": 12, "mean": torch.full((2, 1, 1), 128.0), "deviation": torch.full((2, 1, 1), 64.0)}
-
-
 QUICK = sorted({*networks()} - SLOW - UNKNOWN)
 SIZES = ("data.num_train=64", "data.num_test=16", "data.val_size=16", "data.image_size=32", "data.batch_size=8")
 OTHERS = [
@@ -56,6 +54,7 @@ OTHERS = [
     ("data=linear_synthetic", "optim=adam"),
 ]
 TOKENS = torch.int64
+pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="this torch was built without CUDA")
 
 
 class Device(TorchDispatchMode):
