@@ -1,6 +1,7 @@
 """The recorded step, with a recorder that can do without CUDA: it keeps the work and does it again when asked."""
 
 import copy
+import gc
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
@@ -124,10 +125,16 @@ def test_what_a_recording_that_failed_leaves_is_put_right(ended, monkeypatch):
     monkeypatch.setattr(torch._C, "_cuda_releasePool", calls.release)
     monkeypatch.setattr(torch, "Generator", calls.Generator)
     monkeypatch.setattr(graph, "default_generator", calls.default_generator)
-    recorder = graph.CudaRecorder()
+    recorder, collecting = graph.CudaRecorder(), list[bool]()
+
+    def work() -> None:
+        collecting.append(gc.isenabled())
+        raise failure
+
     with pytest.raises(RuntimeError) as caught:
-        recorder.record(Mock(side_effect=failure))
+        recorder.record(work)
     assert caught.value is failure
+    assert (collecting, gc.isenabled()) == ([False], True)
     calls.set_stream.assert_called_once_with(before)
     calls.default_generator(before.device).graphsafe_set_state.assert_called_once()
     calls.end.assert_called_once_with(1, recorder.pool)

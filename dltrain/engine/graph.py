@@ -1,8 +1,9 @@
 """The whole step as one CUDA graph: recorded once for each shape of batch, then replayed without Python."""
 
+import gc
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -47,7 +48,8 @@ class CudaRecorder:
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # Another thread may pin the next batches' memory meanwhile, which must not end the recording.
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            how: dict[str, Any] = {"pool": self.pool, "stream": self.stream, "capture_error_mode": "thread_local"}
+            with _uncollected(), torch.cuda.graph(graph, **how):
                 work()
         except BaseException:
             self._abandon(graph, before)
@@ -64,6 +66,18 @@ class CudaRecorder:
             torch._C._cuda_endAllocateToPool(before.device.index, self.pool)
             torch._C._cuda_releasePool(before.device.index, self.pool)
             self.abandoned.append(graph)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's collector: it might find another graph, and to destroy one ends a recording."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @dataclass
