@@ -1,7 +1,6 @@
 """Losses, and the penalty that is added to them."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,21 @@ def cross_entropy(*, num_classes: int, label_smoothing: float = 0.0) -> Loss:
         raise ValueError(f"num_classes must be 2 or more, not {num_classes}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
-    return partial(F.cross_entropy, label_smoothing=label_smoothing)
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(*one_each(logits, targets), label_smoothing=label_smoothing)
+
+    return loss
+
+
+def one_each(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Class indices (n,) and their logits (n, classes), where the targets are such and there are several an example.
+
+    On CUDA torch has no deterministic sum of losses of more than two dimensions.
+    """
+    if logits.ndim == 2 or targets.ndim == logits.ndim:
+        return logits, targets
+    return logits.movedim(1, -1).flatten(0, -2), targets.flatten()
 
 
 def mse(*, half: bool = False) -> Loss:

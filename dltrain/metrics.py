@@ -37,7 +37,11 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Logits are (batch, classes, ...); targets are class indices (batch, ...) or probabilities as the logits. Unlike a
     loss it knows of no smoothing and no penalty.
     """
-    return F.cross_entropy(_at_least_float32(logits), targets) * len(logits)
+    if targets.ndim == logits.ndim:
+        return F.cross_entropy(_at_least_float32(logits), targets) * len(logits)
+    # Not torch's own, which on CUDA has no deterministic sum over the tokens of an example.
+    nats: Tensor = -_at_least_float32(logits).log_softmax(1).gather(1, targets.unsqueeze(1))
+    return nats.mean() * len(logits)
 
 
 def entropy(logits: Tensor, targets: Tensor) -> Tensor:

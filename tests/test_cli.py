@@ -159,6 +159,7 @@ def test_debug_shows_the_traceback(position, capsys):
             71,
             "out of memory",
         ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), 71, "memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "z"), 1, "unforeseen FileNotFoundError"),
         (ZeroDivisionError("by\nzero"), 1, "unforeseen ZeroDivisionError: by (--debug shows where)"),

@@ -372,19 +372,30 @@ def test_a_device_that_is_not_there_is_refused_by_what_is() -> None:
     assert caught.value.exit_code == 78
 
 
+def answered_tf32() -> bool:
+    """What torch answers to those who ask by the older names, as Lightning and its own cudnn.flags do."""
+    with torch.backends.cudnn.flags(enabled=True):
+        pass
+    answers = {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
+    (answer,) = {*answers, torch.get_float32_matmul_precision() != "highest"}
+    return answer
+
+
 def test_the_device_is_configured_and_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.fp32_precision
+    before = torch.get_num_threads(), torch.backends.cudnn.benchmark
     try:
         configure(CPU, threads=1, tf32=False, deterministic=True)
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark
-        assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert "tf32" not in (torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.rnn.fp32_precision)
+        assert not answered_tf32()
         assert describe(CPU).endswith(", 1 thread")
     finally:
         configure(CPU, threads=before[0], tf32=True, deterministic=False)
         torch.backends.cudnn.benchmark = before[1]
-        torch.backends.cuda.matmul.fp32_precision = before[2]
+    assert answered_tf32()
     assert not torch.are_deterministic_algorithms_enabled()
     assert peak_memory(CPU) > 10_000_000
 

@@ -1,15 +1,18 @@
 """The recorded step, with a recorder that can do without CUDA: it keeps the work and does it again when asked."""
 
 import copy
+import gc
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from engines import batches, engine, equal, network, optimizer, poisoned
 
-from dltrain.engine import Engine, GraphedEngine, Precision, why_eager
+from dltrain.engine import Engine, GraphedEngine, Precision, graph, why_eager
 from dltrain.train import evaluate, fit
 
 FUSED = ["sgd", "momentum", "adam", "adamw"]
@@ -94,6 +97,11 @@ def test_a_step_that_is_not_finite_is_taken_back_in_a_recording_too():
     assert ours.report(epoch=False)["nonfinite_steps"] == 1
 
 
+def test_a_replayed_step_of_muon_is_the_step():
+    found, expected = ([row["loss"] for row in train(ours)] for ours in (graphed("muon"), engine("muon")))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_where_recording_fails_the_run_goes_on_eagerly_and_says_why():
     tape = Tape(refuses=True)
     recorded = graphed("adam", tape=tape)
@@ -102,6 +110,35 @@ def test_where_recording_fails_the_run_goes_on_eagerly_and_says_why():
         "eager, because the step could not be recorded: operation not permitted when stream is capturing"
     )
     assert tape.warm_ups == 25
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_a_recording_that_failed_leaves_is_put_right(ended, monkeypatch):
+    """By the names that CUDA has; where the allocator has `ended` to record already, torch refuses to end it again."""
+    calls, failure = Mock(), RuntimeError("operation not permitted when stream is capturing")
+    calls.current_stream.return_value = before = SimpleNamespace(device=torch.device("cuda", 1))
+    calls.graph.return_value = nullcontext()
+    calls.end.side_effect = RuntimeError("not currently recording") if ended else None
+    for name in ("Stream", "graph_pool_handle", "CUDAGraph", "current_stream", "graph", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, getattr(calls, name))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", calls.end)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", calls.release)
+    monkeypatch.setattr(torch, "Generator", calls.Generator)
+    monkeypatch.setattr(graph, "default_generator", calls.default_generator)
+    recorder, collecting = graph.CudaRecorder(), list[bool]()
+
+    def work() -> None:
+        collecting.append(gc.isenabled())
+        raise failure
+
+    with pytest.raises(RuntimeError) as caught:
+        recorder.record(work)
+    assert caught.value is failure
+    assert (collecting, gc.isenabled()) == ([False], True)
+    calls.set_stream.assert_called_once_with(before)
+    calls.default_generator(before.device).graphsafe_set_state.assert_called_once()
+    calls.end.assert_called_once_with(1, recorder.pool)
+    assert calls.release.called == (not ended)
 
 
 def test_where_one_shape_cannot_be_recorded_none_is_replayed():
@@ -151,7 +188,7 @@ def test_float16_moves_its_scale_in_a_recording():
     assert precision.scale.data_ptr() == place
 
 
-@pytest.mark.parametrize("option", FUSED)
+@pytest.mark.parametrize("option", [*FUSED, "muon"])
 def test_a_fused_step_can_be_recorded(option):
     assert why_eager(optimizer(network(), option)) is None
 

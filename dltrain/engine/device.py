@@ -4,7 +4,6 @@ import ctypes
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -42,9 +41,9 @@ def configure(device: torch.device, *, threads: int | None, tf32: bool, determin
         keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
-    backends: Any = torch.backends
-    for products in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
-        products.fp32_precision = "tf32" if tf32 else "ieee"
+    # The older names set the newer ones, too; those alone would leave torch at odds, and who asks is refused an answer.
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,9 +1,11 @@
 """The whole step as one CUDA graph: recorded once for each shape of batch, then replayed without Python."""
 
+import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +30,8 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Records CUDA graphs, on a stream of its own and in one pool of memory."""
 
+    abandoned: ClassVar[list[torch.cuda.CUDAGraph]] = []  # which torch before 2.12 may go on to ask for pinned memory
+
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
         self.pool = torch.cuda.graph_pool_handle()
@@ -44,16 +48,36 @@ class CudaRecorder:
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # Another thread may pin the next batches' memory meanwhile, which must not end the recording.
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            how: dict[str, Any] = {"pool": self.pool, "stream": self.stream, "capture_error_mode": "thread_local"}
+            with _uncollected(), torch.cuda.graph(graph, **how):
                 work()
         except BaseException:
-            # A recording that failed leaves its stream current, and dropout's generator in the midst of recording.
-            torch.cuda.set_stream(before)
-            generator = default_generator(before.device)
-            fresh = torch.Generator(before.device).manual_seed(generator.initial_seed())
-            generator.graphsafe_set_state(fresh.graphsafe_get_state())
+            self._abandon(graph, before)
             raise
         return graph.replay
+
+    def _abandon(self, graph: torch.cuda.CUDAGraph, before: torch.cuda.Stream) -> None:
+        """Put right what a recording that failed leaves in the midst of recording, or else none would succeed again."""
+        torch.cuda.set_stream(before)
+        generator = default_generator(before.device)
+        fresh = torch.Generator(before.device).manual_seed(generator.initial_seed())
+        generator.graphsafe_set_state(fresh.graphsafe_get_state())
+        with suppress(RuntimeError):  # where memory is taken as usual again, as it is since torch 2.12
+            torch._C._cuda_endAllocateToPool(before.device.index, self.pool)
+            torch._C._cuda_releasePool(before.device.index, self.pool)
+            self.abandoned.append(graph)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's collector: it might find another graph, and to destroy one ends a recording."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @dataclass

@@ -6,6 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+# Of an allocator, of the CUDA runtime, and of cuBLAS and cuDNN.
+WORDS = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+
 
 class OutOfMemory(Exception):  # noqa: N818
     """A step does not fit into memory."""
@@ -46,7 +49,8 @@ def lacking(work: Callable[[], object]) -> str | None:
 
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory could not be had."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    told = any(words in str(error) for words in WORDS)
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def fitting(engine: HasParts, attempt: Callable[[], str | None], examples: int) -> int | None:

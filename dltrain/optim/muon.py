@@ -43,8 +43,10 @@ class Muon(eager(Optimizer)):  # type: ignore[misc]
         two_fractions = len(adamw_betas) == 2 and all(0 <= beta < 1 for beta in adamw_betas)
         _require(two_fractions, "adamw_betas", adamw_betas, "two numbers in [0, 1)")
         _require(adamw_eps >= 0, "adamw_eps", adamw_eps, "0 or more")
-        self._muon_defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
-        # `fused` makes load_state_dict put the step counters back on the parameters' device.
+        # `capturable` says that the rate may be on the device, of which the host reads nothing; `fused` also makes
+        # load_state_dict put the step counters back where the parameters are.
+        settings = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
+        self._muon_defaults = {"lr": lr, **settings, "capturable": True}
         self._adamw_defaults = {"lr": adamw_lr, "betas": adamw_betas, "eps": adamw_eps, "fused": True}
         super().__init__(params, {"role": "hidden", "weight_decay": weight_decay})
 

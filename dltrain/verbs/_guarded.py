@@ -11,6 +11,7 @@ from typing import Any
 from dltrain.run.signals import EXIT_CODES, Interrupted, heard, stoppable
 
 UNFORESEEN, OUT_OF_MEMORY, CANNOT_WRITE, REFUSED, INTERRUPTED = 1, 71, 74, 78, 130
+LACKING_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")  # as engine/memory.py
 COMMON = {REFUSED, *EXIT_CODES.values()}
 WRITING_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -46,7 +47,7 @@ def worded(error: BaseException) -> tuple[str, int]:
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in message
+        or any(words in message for words in LACKING_MEMORY)
     ):
         return "out of memory: try a smaller data.batch_size, or trainer.microbatch", OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in WRITING_FAILS:
