@@ -147,6 +147,15 @@ def test_memory_format():
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("augment", [None, crop_flip()])
+def test_images_of_one_channel_name_the_format_that_was_chosen(augment):
+    """Convolutions go by the strides, and those of a single channel may name either."""
+    stored = np.moveaxis(IMAGES[:, :1].numpy(), 1, -1).copy().transpose(0, 3, 1, 2)
+    prepare = Pixels(8, torch.zeros(1, 1, 1), torch.ones(1, 1, 1), CONTIGUOUS)
+    serving = Batches(stored, LABELS, prepare=prepare, batch_size=10, shuffle=True, augment=augment)
+    assert {images.stride() for images, _ in serving.epoch(0)} == {(64, 64, 8, 1)}
+
+
 def test_resize_ignores_autocast():
     matrix = resize_matrix(8, 20)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -53,7 +53,11 @@ class Pixels:
         images = stored.float().sub_(mean).div_(deviation)
         if matrix is not None:
             images = resize(images, matrix, across)
-        return images.contiguous(memory_format=self.memory_format)
+        images = images.contiguous(memory_format=self.memory_format)
+        if self.memory_format != torch.contiguous_format:
+            return images
+        # Of one channel the bytes are the same in both formats, and layers compute in the one that the strides name.
+        return images.flatten().view(images.shape)
 
     def targets(self, stored: Tensor) -> Tensor:
         return stored
