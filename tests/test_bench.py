@@ -46,12 +46,20 @@ class Broken(contestants.Course):
         raise RuntimeError("first line\nthe cause")
 
 
+class Abroad(contestants.Course):
+    """The course loop, which must not train in our process."""
+
+    def __init__(self, work: Any, precision: str) -> None:
+        assert parent_process()
+        super().__init__(work, precision)
+
+
 class Ends(contestants.Course):
     """A contestant whose process ends, but not this one's."""
 
     name = "ends"
 
-    def steps(self, count: int) -> None:
+    def epoch(self) -> None:
         assert parent_process(), "it is not apart"
         os._exit(1)
 
@@ -94,7 +102,7 @@ def result(who: str, precision: str, seconds: list[float], loss: float | None = 
 def test_a_bench_measures_everyone_and_writes_what_it_saw(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(bench, "QUICK_EPOCHS", {"mlp": (2, 1)})
-    monkeypatch.setattr(bench, "contestants", lambda precision, quick: [OURS, COURSE])
+    monkeypatch.setattr(bench, "contestants", lambda precision, quick: [OURS, (Abroad, "fp32")])
     output = tmp_path / "results"
     assert main(["bench", "--quick", "--repeats", "2", "--output", str(output), *SMALL]) == 0
     record = json.loads(next(output.iterdir()).read_text())
@@ -192,7 +200,7 @@ def test_a_contestant_that_fails_is_a_result_and_the_others_go_on(task):
 
 
 def test_others_train_in_a_process_of_their_own_and_their_end_is_not_ours(task, tmp_path):
-    with elsewhere() as process:
+    with elsewhere(task) as process:
         here, there = contestants.Course(task, "fp32"), Apart(contestants.Course, task.work, "fp32", process=process)
         for contestant in (here, there):
             contestant.steps(3)
@@ -200,11 +208,11 @@ def test_others_train_in_a_process_of_their_own_and_their_end_is_not_ours(task, 
         assert process.submit(get_start_method).result() == get_start_method(), "loaders begin as they do for a user"
         assert there.losses == pytest.approx(here.losses)
         assert there.command(tmp_path) == here.command(tmp_path)
-        kinds = [OURS, COURSE, (Ends, "fp32")]
-        results = list(measure.measure(task, kinds, repeats=2, seconds=0.01, command=False, apart=process))
+        kinds = [(Ends, "fp32"), OURS, COURSE]
+        results = list(measure.measure(task, kinds, repeats=1, seconds=0.01, command=True, apart=process))
     ended = {result.contestant for result in results if result.error and "BrokenProcessPool" in result.error}
     assert ended == {"course loop", "ends"}
-    assert [len(result.seconds) for result in results if result.contestant == "dltrain"] == [2, 2]
+    assert [len(result.seconds) for result in results if result.contestant == "dltrain"] == [1, 1, 1]
 
 
 def test_where_we_fail_the_others_go_on_without_ratios(task, tmp_path, capsys, monkeypatch):

@@ -1,6 +1,8 @@
 """What a CPU computes in another way than torch by itself: the same numbers, in fewer milliseconds."""
 
 import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,7 +50,7 @@ def test_a_convolution_of_few_channels_is_closer_to_float64_than_torchs(how: dic
     assert error(suited, exact)[-1] < error(plain, exact)[-1], "it is in float32"
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 12, 8), (2, 3, 2, 2), (1, 1, 96, 96)])
+@pytest.mark.parametrize("shape", [(4, 6, 12, 8), (3, 2, 2), (1, 1, 96, 96)])
 def test_means_of_four_pixels_are_torchs_own(shape: tuple[int, ...]) -> None:
     plain, suited, _ = both(nn.AvgPool2d(2), torch.randn(shape).bfloat16().float(), bf16=True)
     torch.testing.assert_close(suited, plain, rtol=0, atol=0)
@@ -73,11 +75,12 @@ def test_what_the_other_way_does_not_do_is_torchs() -> None:
     assert cpu.convolve(convolution, images[:, :1].float()).equal(convolution(images[:, :1].float()))
 
 
-def test_a_copy_computes_with_its_own_weights() -> None:
-    """The averaged weights are a copy of the model."""
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_a_copy_computes_with_its_own_weights(copied: Callable[[nn.Module], Any]) -> None:
+    """The averaged weights are a copy of the model, and people pickle one."""
     layer, images = nn.Conv2d(1, 6, 5), torch.randn(2, 1, 8, 8)
     cpu.suit(layer)
-    other = copy.deepcopy(layer)
+    other = copied(layer)
     with torch.no_grad():
         other.weight.zero_()
         other.bias.zero_()
@@ -86,9 +89,13 @@ def test_a_copy_computes_with_its_own_weights() -> None:
 
 
 @pytest.mark.parametrize(("words", "suited"), [(["bf16"], True), (["fp32"], False), (["bf16", "default"], False)])
-def test_a_run_in_bfloat16_that_is_not_compiled_suits_the_cpu(words: list[str], suited: bool) -> None:
+def test_a_run_in_bfloat16_that_is_not_compiled_suits_a_cpu_that_is_fast_at_it(
+    words: list[str], suited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = ("device.precision", "device.compile")
     overrides = [f"{key}={word}" for key, word in zip(keys, words, strict=False)]
-    model = build(compose(["model=lenet", "device=cpu", *SMALL, *overrides]).config).model
-    changed = [type(module) for module in model.modules() if "forward" in vars(module)]
-    assert changed == ([nn.Conv2d, nn.AvgPool2d, nn.AvgPool2d] if suited else [])
+    config = compose(["model=lenet", "device=cpu", *SMALL, *overrides]).config
+    for fast in ("bf16", "fp32"):
+        monkeypatch.setattr("dltrain.build.fastest", lambda device, fast=fast: fast)
+        changed = [type(module) for module in build(config).model.modules() if "forward" in vars(module)]
+        assert changed == ([nn.Conv2d, nn.AvgPool2d, nn.AvgPool2d] if suited and fast == "bf16" else [])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,6 +47,20 @@ def moves(ours: Engine) -> list[Tensor]:
 
 def losses(ours: Engine, *, epochs: int = 1) -> list[float]:
     return [event.row["loss"] for event in fit(ours, batches(), epochs=epochs, log_every=1) if event.row]
+
+
+def test_an_older_library_is_asked_for_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it refuses a threshold, the other one alone would have it map every tensor anew."""
+    asked: list[tuple[int, int]] = []
+    library = SimpleNamespace(mallopt=lambda *words: asked.append(words) or words != (-3, 2**30))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    configure(torch.device("cuda"), threads=None, tf32=False, deterministic=False)
+    assert asked == [], "a GPU's memory is not the C library's"
+    configure(CPU, threads=None, tf32=False, deterministic=False)
+    assert asked == [(-3, 2**30), (-3, 2**25), (-1, -1)]
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=1")
+    configure(CPU, threads=None, tf32=False, deterministic=False)
+    assert len(asked) == 3
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="page faults are counted on Linux")

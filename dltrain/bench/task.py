@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dltrain import data
 from dltrain.build import Run, build, make_model
+from dltrain.build.beginning import begin
 from dltrain.components import make
 from dltrain.config.compose import compose
 from dltrain.config.errors import ConfigError
@@ -34,7 +35,7 @@ PREPARED = 4  # batches on the device for the step's rate
 
 @dataclass(kw_only=True)
 class Work:
-    """What everyone does, plain enough to be sent to another process: modules and tensors are on the CPU."""
+    """What everyone does, plain enough to be sent to another process: its modules and tensors are on the CPU."""
 
     name: str
     device: torch.device
@@ -100,6 +101,8 @@ def prepare(overrides: list[str], *, batches: int | None, evaluated: int | None,
     for part, named in (("train", "train"), ("test", "t10k")):
         write_idx(folder, named, examples[part].inputs, examples[part].targets)
     run = build(config)
+    initial = make_model(config, run.served)
+    begin(initial, config, restored=False)
     return Task(
         name=config.model.name,
         device=run.engine.device,
@@ -108,7 +111,7 @@ def prepare(overrides: list[str], *, batches: int | None, evaluated: int | None,
         rate=config.optim.lr,
         folder=folder,
         examples={split: batches.num_examples for split, batches in run.batches.items()},
-        initial=make_model(config, run.served),
+        initial=initial,
         batches=[(images.cpu().contiguous(), labels.cpu()) for images, labels in first_batches(run)],
         overrides=overrides,
         run=run,

@@ -98,7 +98,8 @@ def _placed(
     """The model on the device, arranged and computed as is fast there, and its memory format."""
     chosen = MEMORY_FORMATS.get(config.device.memory_format)
     memory_format = chosen or best_memory_format(model, device, precision=precision.name)
-    if (device.type, precision.name, config.device.compile) == ("cpu", "bf16", "off"):
+    fast = device.type == "cpu" and precision.name == fastest(device) == "bf16"
+    if fast and config.device.compile == "off":
         cpu.suit(model)
     return model.to(device=device, memory_format=memory_format), memory_format  # type: ignore[call-overload]
 

@@ -1,9 +1,10 @@
-"""Layers that a CPU computes faster in another way than torch does by itself in bfloat16: the same weights and numbers.
+"""Layers that a CPU computes faster in another way than torch does by itself in bfloat16, with the same weights.
 
+The numbers are torch's but for rounding, and an infinite one makes NaN of its neighbours: the step is lost either way.
 `scripts/bench/slack.py` measures both ways.
 """
 
-from types import MethodType
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ def suit(model: nn.Module) -> None:
     """Have a model on a CPU, under autocast to bfloat16, compute its slowest layers in the faster way."""
     for module in model.modules():
         if type(module) is nn.Conv2d and _is_thin(module):
-            module.forward = MethodType(convolve, module)  # type: ignore[method-assign]
+            module.forward = partial(convolve, module)  # type: ignore[method-assign]
         elif type(module) is nn.AvgPool2d and _halves(module):
-            module.forward = MethodType(halve, module)  # type: ignore[method-assign]
+            module.forward = partial(halve, module)  # type: ignore[method-assign]
 
 
 def convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:
@@ -28,12 +29,11 @@ def convolve(layer: nn.Conv2d, images: Tensor) -> Tensor:
 
 def halve(layer: nn.AvgPool2d, images: Tensor) -> Tensor:
     """The means of 2x2 pixels as a matrix product of each two rows, which sums in float32 and rounds once, as torch."""
-    count, channels, height, width = images.shape
+    *others, height, width = images.shape
     if images.dtype != torch.bfloat16 or not images.is_contiguous() or height % 2 or width % 2:
         return nn.AvgPool2d.forward(layer, images)
     quarters = torch.full((width // 2,), 0.25, dtype=images.dtype).diag().repeat_interleave(2, dim=0).repeat(2, 1)
-    rows = images.view(count * channels * height // 2, 2 * width) @ quarters
-    return rows.view(count, channels, height // 2, width // 2)
+    return (images.view(-1, 2 * width) @ quarters).view(*others, height // 2, width // 2)
 
 
 def _is_thin(convolution: nn.Conv2d) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+
 
 class DeviceError(Exception):
     """A device that was asked for is not there, or cannot do what was asked."""
@@ -55,14 +57,14 @@ def keep_freed_memory() -> None:
     """Have the C library keep what torch frees, and not hand it back to the system.
 
     A step frees large tensors that the next one wants again, and each page that comes anew is cleared by the system
-    when it is first touched, which took up to half of a step. glibc's alone; what the user has set stays.
+    when it is first touched, which took up to half of a step. For good, and glibc's alone; what the user has set stays.
     Source: mallopt(3).
     """
     trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and not {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():
-        mallopt(mmap_threshold, 2**30)
-        mallopt(trim_threshold, 2**31 - 1)
+    if mallopt is not None and not THRESHOLDS & os.environ.keys():
+        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25)  # the most that older ones take
+        mallopt(trim_threshold, -1)  # never
 
 
 def describe(device: torch.device) -> str:

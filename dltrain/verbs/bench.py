@@ -113,7 +113,7 @@ def _measure(
         found = machine or machines.machine(device, again=flags.again)
         how = {"repeats": flags.repeats, "seconds": 1.0 if flags.quick else 4.0, "until": until}
         kinds = contestants(task.precision, quick=flags.quick)
-        with elsewhere() as apart:
+        with elsewhere(task) as apart:
             results = list(measure(task, kinds, command=name == "lenet", apart=apart, **how))
         settings = {"batch_size": task.batch_size, "image_size": task.image_size, "overrides": task.overrides}
         epoch = {"train": task.examples["train"], "evaluated": task.examples["test"]}
