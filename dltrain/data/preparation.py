@@ -101,13 +101,13 @@ class Features:
         return (stored - mean) / deviation
 
     def targets(self, stored: Tensor) -> Tensor:
-        if self.target_mean is None:
+        if self.target_mean is None or self.target_deviation is None:
             return stored
         *_, mean, deviation = self._on(stored.device)
         return (stored - mean) / deviation
 
     def outputs(self, outputs: Tensor) -> Tensor:
-        if self.target_mean is None:
+        if self.target_mean is None or self.target_deviation is None:
             return outputs
         *_, mean, deviation = self._on(outputs.device)
         return outputs * deviation + mean

@@ -64,8 +64,8 @@ class CudaRecorder:
         generator.graphsafe_set_state(fresh.graphsafe_get_state())
         with suppress(RuntimeError):  # where memory is taken as usual again, as it is since torch 2.12
             torch._C._cuda_endAllocateToPool(before.device.index, self.pool)
-            torch._C._cuda_releasePool(before.device.index, self.pool)
             self.abandoned.append(graph)
+            torch._C._cuda_releasePool(before.device.index, self.pool)
 
 
 @contextmanager
