@@ -15,12 +15,14 @@ from dltrain.bench.task import Task, Work
 from dltrain.engine.device import configure
 from dltrain.run.signals import end_with_the_parent
 
+WORK = "work.pt"
 HERE: dict[int, Contestant] = {}  # in the other process: those that are there
 
 
 @contextmanager
 def elsewhere(task: Task) -> Iterator[ProcessPoolExecutor]:
     """Another process, for contestants to be `Apart` in, with our threads and, on a GPU, our settings."""
+    torch.save(task.work, task.folder / WORK)  # and not through shared memory, of which containers have little
     node = task.run.config.device
     settings = (task.device, torch.get_num_threads(), node.tf32, node.deterministic)
     context = multiprocessing.get_context("spawn")
@@ -39,9 +41,7 @@ class Apart(Contestant):
     def __init__(self, kind: type[Contestant], work: Work, precision: str, *, process: ProcessPoolExecutor) -> None:
         super().__init__(work, precision)
         self.name, self.kind, self.process = kind.name, kind, process
-        path = work.folder / "work.pt"  # not through shared memory, of which containers have little
-        torch.save(work, path)
-        self.number: int = process.submit(_begin, kind, path, precision).result()
+        self.number: int = process.submit(_begin, kind, work.folder / WORK, precision).result()
 
     def steps(self, count: int) -> None:
         self._do("steps", count)
