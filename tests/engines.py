@@ -33,7 +33,7 @@ def network(*, norm: bool = True, dropout: float = 0.3) -> nn.Sequential:
 
 
 def optimizer(model: nn.Module, option: str, **changes: Any) -> torch.optim.Optimizer:
-    return make_optimizer(node(option, **changes), model)
+    return make_optimizer(node(option, **changes), model, "fp32")
 
 
 def node(option: str, **changes: Any) -> DictConfig:
@@ -67,8 +67,8 @@ def engine(
         "penalty": l2_penalty(held, l2=l2),
         **changes,
     }
-    chosen = node(option, **({} if lr is None else {"lr": lr}))
-    stepping = how.share(make_optimizer(chosen, held), optimizer_maker(chosen, held))
+    chosen = (node(option, **({} if lr is None else {"lr": lr})), held, keywords["precision"].name)
+    stepping = how.share(make_optimizer(*chosen), optimizer_maker(*chosen))
     return kind(model, stepping, strategy=how, **keywords)
 
 

@@ -134,7 +134,7 @@ def layer_without_optimizer(patch):
 def optimizer_of_a_copy(patch):
     """The optimizer holds the parameters of another model."""
     original = building.make_optimizer
-    patch.setattr(building, "make_optimizer", lambda node, model: original(node, copy.deepcopy(model)))
+    patch.setattr(building, "make_optimizer", lambda node, model, *more: original(node, copy.deepcopy(model), *more))
 
 
 @mutant("overfit ci", "model.norm=batch")

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engines import node
 from helpers import optimizers
 from omegaconf import OmegaConf
 from torch import nn
 
 from dltrain import optim
+from dltrain.build.optimizer import make_optimizer
 from dltrain.engine import searches
 from dltrain.optim import Muon, ScratchMomentum, ScratchNesterov, fused_keywords, orthogonalize, parameter_groups
 
@@ -199,12 +201,13 @@ def test_parameter_groups_leave_out_what_is_empty_and_list_shared_parameters_onc
     assert [(group["role"], len(group["params"])) for group in groups] == [("classifier", 1)]
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(12, 12), (8, 40), (40, 8)])
-def test_orthogonalized_singular_values_are_near_one(shape: tuple[int, int]) -> None:
+def test_orthogonalized_singular_values_are_near_one(shape: tuple[int, int], dtype: torch.dtype | None) -> None:
     matrices = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    result = orthogonalize(matrices, steps=5)
+    result = orthogonalize(matrices, steps=5, dtype=dtype)
     singular_values = torch.linalg.svdvals(result)
-    assert result.shape == matrices.shape
+    assert (result.shape, result.dtype) == (matrices.shape, matrices.dtype)
     assert singular_values.max() < 1.25
     assert singular_values.min() > 0.5
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
@@ -227,6 +230,22 @@ def test_muon_steps_kernels_as_matrices_and_decays_them(nesterov: bool) -> None:
         muon.step()
         torch.testing.assert_close(parameter.detach(), kernel)
         assert torch.equal(parameter.grad, gradient)
+
+
+def test_muon_multiplies_in_bfloat16_where_the_run_does() -> None:
+    """Within that format's error, and not to the digits of float32."""
+    gradients = torch.randn(3, 16, 24, generator=torch.Generator().manual_seed(0))
+    stepped = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        net = nn.Sequential(nn.Linear(24, 16, bias=False), nn.Linear(16, 2))
+        nn.init.ones_(net[0].weight)
+        muon = make_optimizer(node("muon", lr=0.1), net, precision)
+        for gradient in gradients:
+            net[0].weight.grad = gradient.clone()
+            muon.step()
+        stepped[precision] = net[0].weight.detach()
+    assert torch.equal(stepped["fp16"], stepped["fp32"])
+    assert 1e-5 < (stepped["bf16"] - stepped["fp32"]).abs().max() < 0.01
 
 
 def test_muon_is_adamw_outside_hidden_groups() -> None:

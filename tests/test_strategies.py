@@ -164,7 +164,7 @@ def test_optimizers_that_need_whole_matrices_are_told_from_those_that_do_not() -
     """By trying: the halves of a matrix, or two matrices, each by itself and together."""
     fitting = {}
     for option in ("muon", "adam", "adadelta", "nadam", "scratch_nesterov"):
-        make = optimizer_maker(node(option), model := network())
+        make = optimizer_maker(node(option), model := network(), "fp64")
         groups = make(parameter_groups(model)).param_groups
         fitting[option] = [BY_NAME[name](Ranks(0, 2)).suits(groups, make) for name in DIVIDING]
     assert fitting.pop("muon") == [True, False]
@@ -190,7 +190,7 @@ def test_what_weights_cannot_be_divided_for_is_refused(words: list[str], told: s
 
     def check() -> None:
         check_work(strategy, supply.num_served, batch_size=supply.batch_size)
-        share(chosen, make_optimizer(chosen.optim, model), strategy, model)
+        share(chosen, make_optimizer(chosen.optim, model, "fp32"), strategy, model, "fp32")
 
     monkeypatch.setattr(Ranks, "once", lambda _, work: work())
     with pytest.raises(ConfigError, match=re.escape(told)):

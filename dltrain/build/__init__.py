@@ -121,11 +121,11 @@ def _engine(
 ) -> Engine:
     """The engine that takes the run's steps."""
     ranks, held = strategy.ranks, strategy.held(model)
-    optimizer = make_optimizer(config.optim, held)
+    optimizer = make_optimizer(config.optim, held, precision.name)
     _check_search(config.optim.name, optimizer, trainer, precision)
     check_ranks(config, optimizer, ranks)
     check_work(strategy, supply.num_served, batch_size=supply.batch_size)
-    optimizer = share(config, optimizer, strategy, held)
+    optimizer = share(config, optimizer, strategy, held, precision.name)
     served = supply.served
     graphed = precision.device_type == "cuda" and config.device.graphs and not why_eager(optimizer) and ranks.size == 1
     engine = (GraphedEngine if graphed else Engine)(

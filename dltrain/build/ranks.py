@@ -72,12 +72,12 @@ def check_work(strategy: Strategy, num_served: Mapping[str, int], *, batch_size:
 
 
 def share(
-    config: DictConfig, optimizer: torch.optim.Optimizer, strategy: Strategy, held: nn.Module
+    config: DictConfig, optimizer: torch.optim.Optimizer, strategy: Strategy, held: nn.Module, precision: str
 ) -> torch.optim.Optimizer:
     """The optimizer as ranks share it. Raises ConfigError where it steps otherwise with a part than with the whole."""
-    like = optimizer_maker(config.optim, held)
-    if not strategy.ranks.once(lambda: strategy.suits(optimizer.param_groups, like)):
+    precise = optimizer_maker(config.optim, held, "fp64")
+    if not strategy.ranks.once(lambda: strategy.suits(optimizer.param_groups, precise)):
         others = "ddp" if strategy.is_whole else "ddp or zero1"
         where = f"trainer.strategy={strategy.name}"
         raise ConfigError(f"{where}: a step of optim.name={config.optim.name} needs the whole; choose {others}")
-    return strategy.share(optimizer, like)
+    return strategy.share(optimizer, optimizer_maker(config.optim, held, precision))

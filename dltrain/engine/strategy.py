@@ -154,9 +154,9 @@ def nothing() -> dict[str, Any]:
 
 
 def alike(make: Make, group: Mapping[str, Any], *, several: bool) -> bool:
-    """Whether two matrices, or the halves of one, are stepped each by itself as they are together."""
+    """Whether two matrices, or the halves of one, are stepped each by itself as they are together, in float64."""
     device = group["params"][0].device
-    numbers = torch.linspace(-1, 2, 24, device=device).view(8, 3)
+    numbers = torch.linspace(-1, 2, 24, dtype=torch.float64, device=device).view(8, 3)
     halves = [*numbers.chunk(2)]
     apart = torch.cat([_stepped(make, group, [half]) for half in halves])
     together = _stepped(make, group, halves if several else [numbers])

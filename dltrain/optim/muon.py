@@ -33,8 +33,12 @@ class Muon(eager(Optimizer)):  # type: ignore[misc]
         adamw_lr: float = 3.0e-4,
         adamw_betas: Sequence[float] = (0.9, 0.95),
         adamw_eps: float = 1.0e-10,
+        products: torch.dtype | None = None,
     ) -> None:
-        """Raises ValueError for a value out of range and for a vector in a hidden group."""
+        """Orthogonalise in the format `products`, or in the gradients' own.
+
+        Raises ValueError for a value out of range and for a vector in a hidden group.
+        """
         _require(lr >= 0, "lr", lr, "0 or more")
         _require(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
         _require(ns_steps >= 1, "ns_steps", ns_steps, "1 or more")
@@ -43,6 +47,7 @@ class Muon(eager(Optimizer)):  # type: ignore[misc]
         two_fractions = len(adamw_betas) == 2 and all(0 <= beta < 1 for beta in adamw_betas)
         _require(two_fractions, "adamw_betas", adamw_betas, "two numbers in [0, 1)")
         _require(adamw_eps >= 0, "adamw_eps", adamw_eps, "0 or more")
+        self._products = products
         # `capturable` says that the rate may be on the device, of which the host reads nothing; `fused` also makes
         # load_state_dict put the step counters back where the parameters are.
         settings = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
@@ -83,7 +88,8 @@ class Muon(eager(Optimizer)):  # type: ignore[misc]
             matrix = update.flatten(1)
             same_shape[matrix.shape].append((parameter, matrix))
         for (rows, columns), pairs in same_shape.items():
-            matrices = orthogonalize(torch.stack([matrix for _, matrix in pairs]), steps=group["ns_steps"])
+            stacked = torch.stack([matrix for _, matrix in pairs])
+            matrices = orthogonalize(stacked, steps=group["ns_steps"], dtype=self._products)
             matrices *= group["lr"] * math.sqrt(max(1, rows / columns))
             for (parameter, _), matrix in zip(pairs, matrices, strict=True):
                 parameter -= matrix.reshape(parameter.shape)
@@ -114,18 +120,17 @@ class Muon(eager(Optimizer)):  # type: ignore[misc]
         return state[key]
 
 
-def orthogonalize(matrices: Tensor, *, steps: int) -> Tensor:
+def orthogonalize(matrices: Tensor, *, steps: int, dtype: torch.dtype | None = None) -> Tensor:
     """Move the singular values of matrices (batch, rows, columns) to about 1 (between 0.7 and 1.2).
 
-    Quintic Newton-Schulz iteration with Keller Jordan's coefficients, which trade exactness for speed;
-    on CUDA in bfloat16, for which they were chosen, elsewhere in the matrices' own precision.
+    Quintic Newton-Schulz iteration with Keller Jordan's coefficients, which trade exactness for speed and were chosen
+    for bfloat16; multiplied in `dtype`, or in the matrices' own.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    if x.is_cuda and x.dtype == torch.float32:
-        x = x.bfloat16()
+    x = x.to(dtype or x.dtype)
     for _ in range(steps):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
