@@ -19,7 +19,7 @@ from dltrain.bench import contestants, measure, peers
 from dltrain.bench import machine as machines
 from dltrain.bench.apart import Apart, elsewhere
 from dltrain.bench.floor import floor, moved_bytes
-from dltrain.bench.machine import machine
+from dltrain.bench.machine import machine, write_results
 from dltrain.bench.measure import Result
 from dltrain.bench.report import machine_lines, result_table, rows
 from dltrain.bench.task import Task, prepare
@@ -264,6 +264,25 @@ def test_results_are_written_after_every_model(tmp_path, monkeypatch):
     assert main(["bench", "model=mlp,lenet", "--output", str(tmp_path)]) == 130
     record = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert [each["model"] for each in record["results"]] == ["mlp"]
+
+
+def test_models_may_be_measured_one_by_one(tmp_path):
+    def record(*models: str, **machine: Any) -> dict[str, Any]:
+        results = [{**result("dltrain", "fp32", [1.0]), "model": model} for model in models]
+        return {"date": "2026-01-01", "machine": {**MACHINE, **machine}, "results": results}
+
+    def models(seen: dict[str, Any]) -> list[str]:
+        return [each["model"] for each in json.loads(write_results(tmp_path, "fake", seen).read_text())["results"]]
+
+    assert models(record("mlp", "lenet")) == ["mlp", "lenet"]
+    assert models(record("resnet18")) == ["mlp", "lenet", "resnet18"]
+    assert models(record("mlp")) == ["lenet", "resnet18", "mlp"], "the new one takes the old one's place"
+    assert models(record("mlp", packages={"torch": "0.1"})) == ["mlp"], "of other versions nothing is kept"
+
+
+def test_an_override_counts_more_than_the_length_of_an_epoch(tmp_path):
+    longer = prepare([*SMALL, "trainer.limit_train_batches=5"], batches=3, evaluated=2, folder=tmp_path)
+    assert longer.examples["train"] == 5 * 16
 
 
 def test_rounds_begin_with_another_contestant_each_time():

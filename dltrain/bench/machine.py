@@ -83,9 +83,21 @@ def wait(device: torch.device) -> None:
 
 
 def write_results(folder: Path, device: str, record: dict[str, Any]) -> Path:
-    """Write what was seen on a device on `record["date"]`; returns the file."""
+    """Write what was seen on a device on `record["date"]`; returns the file.
+
+    Of a bench, results of other models stay in it that were seen on that day with the same versions, so that models
+    may be measured one by one.
+    """
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("(r)", "")).strip("-")
     path = folder / f"{slug}-{record['date']}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
+    write_json(path, with_others(record, read_json(path)) if "machine" in record else record)
     return path
+
+
+def with_others(record: dict[str, Any], earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """The results of a bench, and an earlier one's of other models where it had the same versions."""
+    if earlier is None or earlier["machine"]["packages"] != record["machine"]["packages"]:
+        return record
+    new = {result["model"] for result in record["results"]}
+    return {**record, "results": [each for each in earlier["results"] if each["model"] not in new] + record["results"]}

@@ -89,13 +89,13 @@ class Task(Work):
 
 
 def prepare(overrides: list[str], *, batches: int | None, evaluated: int | None, folder: Path) -> Task:
-    """Compose and build a run of so many batches an epoch, None being all, and write its data for the others.
+    """Compose and build a run and write its data for the others; so many batches an epoch, None being all.
 
-    Raises ConfigError where the data are not grey images of 28 pixels.
+    Overrides count more. Raises ConfigError where the data are not grey images of 28 pixels.
     """
     limits = {"train": batches, "val": evaluated, "test": evaluated}
     words = [f"trainer.limit_{split}_batches={'null' if most is None else most}" for split, most in limits.items()]
-    overrides = [*COMMON, *overrides, *words]
+    overrides = [*COMMON, *words, *overrides]
     config = compose(overrides).config
     examples = make(data, config.data).load()
     for part, named in (("train", "train"), ("test", "t10k")):
