@@ -70,7 +70,7 @@ def test_a_shape_is_recorded_after_its_third_step_and_the_last_batch_runs_eagerl
     assert (tape.warm_ups, tape.recorded, tape.replayed) == (3 + 3, 1, 9)
     tape = Tape()
     train(graphed(tape=tape), epochs=5)
-    assert (tape.warm_ups, tape.recorded, tape.replayed) == (3 + 3, 2, 17 + 2)
+    assert (tape.warm_ups, tape.recorded, tape.replayed) == (3 + 5, 1, 17), "it never comes twice in a row"
 
 
 def test_every_step_has_its_own_rate():
@@ -154,6 +154,39 @@ def test_where_one_shape_cannot_be_recorded_none_is_replayed():
     replayed = tape.replayed
     ours.step(ten, 8)
     assert (ours.recordings, tape.replayed) == ({}, replayed)
+
+
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_where_memory_runs_out_beside_recordings_the_run_goes_on_without_them(evaluates, monkeypatch):
+    ours, plain = graphed(), engine()
+    ten, *_, five = batches(augmented=False).epoch(0)
+    for step in range(5):
+        ours.step(ten, step)
+        plain.step(ten, step)
+    assert ours.recordings
+    forward = type(ours.model).forward
+
+    def tight(model, images):
+        if ours.recordings:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(ours.model), "forward", tight)
+        if evaluates:
+            assert evaluate(ours, batches()) == evaluate(plain, batches())
+        else:
+            ours.step(five, 5)
+            plain.step(five, 5)
+    assert equal(ours.model.state_dict(), plain.model.state_dict())
+    assert ours.execution == "eager, because memory ran out beside what recorded steps hold"
+
+
+def test_memory_that_is_lacking_without_recordings_is_an_error():
+    ours = graphed()
+    ours.model.forward = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate(ours, batches())
 
 
 def test_a_loaded_state_is_recorded_anew():

@@ -30,7 +30,7 @@ NAMESPACES = {
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 FILES = sorted(CONF.rglob("*.yaml"))
 COMPONENTS = [(group, option) for group in NAMESPACES for option in options(group)]
-LEFT_TO_THE_ENGINE = {"foreach", "fused", "capturable", "maximize", "differentiable"}
+LEFT_TO_THE_ENGINE = {"foreach", "fused", "capturable", "maximize", "differentiable", "products"}
 STAND_IN_THE_COMPONENTS = {"optim": {"lr", "weight_decay"}, "data": {"root"}, "device": {"name"}}
 COMPANIONS = {  # keys of the whole group, of which an option brings other values
     "data/csv": {"val_size", "monitor"},

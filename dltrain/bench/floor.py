@@ -15,6 +15,11 @@ class Floor(NamedTuple):
     memory: float | None
 
     @property
+    def mfu(self) -> float | None:
+        """Model FLOP/s utilization: what is reached of the rate of matrix products. Source: PaLM, appendix B."""
+        return self.rate / self.products if self.rate and self.products else None
+
+    @property
     def share(self) -> float | None:
         """What is reached of the lower of the two."""
         known = [most for most in (self.products, self.memory) if most]

@@ -11,7 +11,7 @@ import torch
 
 from dltrain.data.dataset import cache_folder
 from dltrain.engine.device import describe
-from dltrain.run.environment import versions
+from dltrain.run.environment import CHECKOUT, CODE, git_state, versions
 from dltrain.run.folder import read_json, write_json
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,8 +41,11 @@ def dtypes(device: torch.device) -> dict[str, torch.dtype]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of the packages that are compared, where they are installed."""
-    return {name: version for name, version in versions(PACKAGES).items() if version}
+    """Versions of the packages that are compared, where they are installed; ours with the commit of a checkout."""
+    found = {name: version for name, version in versions(PACKAGES).items() if version}
+    if "dltrain" in found and (git := git_state(CHECKOUT, CODE)):
+        found["dltrain"] += f" at {git['commit'][:7]}" + (" and changes" if git["changed"] else "")
+    return found
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -85,8 +88,8 @@ def wait(device: torch.device) -> None:
 def write_results(folder: Path, device: str, record: dict[str, Any]) -> Path:
     """Write what was seen on a device on `record["date"]`; returns the file.
 
-    Of a bench, results of other models stay in it that were seen on that day with the same versions, so that models
-    may be measured one by one.
+    Of a bench, results of other models stay in it that were seen on that day with the same versions and rates, so that
+    models may be measured one by one.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("(r)", "")).strip("-")
     path = folder / f"{slug}-{record['date']}.json"
@@ -96,8 +99,8 @@ def write_results(folder: Path, device: str, record: dict[str, Any]) -> Path:
 
 
 def with_others(record: dict[str, Any], earlier: dict[str, Any] | None) -> dict[str, Any]:
-    """The results of a bench, and an earlier one's of other models where it had the same versions."""
-    if earlier is None or earlier["machine"]["packages"] != record["machine"]["packages"]:
+    """The results of a bench, and an earlier one's of other models where it had the same machine and versions."""
+    if earlier is None or {**earlier["machine"], "cached": None} != {**record["machine"], "cached": None}:
         return record
     new = {result["model"] for result in record["results"]}
     return {**record, "results": [each for each in earlier["results"] if each["model"] not in new] + record["results"]}

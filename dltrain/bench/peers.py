@@ -112,7 +112,7 @@ def _lightning_module(model: nn.Module, rate: float) -> Any:
 
 
 class Timm(Contestant):
-    """timm's loader, optimizer and meters around the same network, in the order of its training script."""
+    """timm's loader with its defaults, its optimizer and meters, in the order of its training script."""
 
     name = "timm"
 
@@ -135,14 +135,12 @@ class Timm(Contestant):
                 work.batch_size,
                 is_training=train,
                 no_aug=True,
-                use_prefetcher=False,
                 num_workers=2,
                 mean=(0.0,),
                 std=(1.0,),
                 interpolation="bilinear",
                 crop_pct=1.0,
                 device=work.device,
-                persistent_workers=False,
             )
 
     def steps(self, count: int) -> None:

@@ -45,6 +45,7 @@ def result_table(record: dict[str, Any], model: str) -> Table:
     results = [result for result in record["results"] if result["model"] == model]
     here = floor(results[0], record["machine"])
     reached = "" if here.share is None else f"; {here.share:.0%} of what arithmetic and memory would allow"
+    reached += "" if here.mfu is None else f", MFU {here.mfu:.0%}"
     return table(f"\n{heading(model, results[0])}{reached}", COLUMNS, [list(row) for row in rows(results)])
 
 

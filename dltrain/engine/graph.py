@@ -12,9 +12,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dltrain.engine.device import default_generator
+from dltrain.engine.memory import ran_out
 from dltrain.engine.optimizer import be_capturable
 from dltrain.engine.search import searches
 from dltrain.engine.step import Batch, Engine
+from dltrain.engine.totals import Totals
+
+BESIDE = "memory ran out beside what recorded steps hold"
 
 
 class Recorder(Protocol):
@@ -92,9 +96,10 @@ class Recording:
 class GraphedEngine(Engine):
     """An engine that replays its step: every step of a shape of batch after the third.
 
-    The first three run eagerly, for the optimizer to make its state and the libraries to choose their kernels; so a
-    shape that is met once, the last batch's, is never recorded. Rates are tensors on the device, which every step
-    fills. Where recording fails, all steps are eager and `execution` says why.
+    The first three run eagerly, for the optimizer to make its state and the libraries to choose their kernels. A shape
+    that never comes twice in a row, as that of an epoch's last batch, is not recorded. Rates are tensors on the device,
+    which every step fills. Where recording fails, or memory runs out beside what is recorded, all steps are eager and
+    `execution` says why.
     """
 
     warm_ups = 3
@@ -119,6 +124,7 @@ class GraphedEngine(Engine):
 
     def _forget(self) -> None:
         self.met: Counter[Any] = Counter()
+        self.latest: Any = None
         self.recordings: dict[Any, Recording] = {}
         for group in self.optimizer.param_groups:
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device)
@@ -130,27 +136,52 @@ class GraphedEngine(Engine):
     def _take(self, batch: Batch) -> None:
         images, targets = batch
         shape = (images.shape, targets.shape)
-        if shape not in self.recordings and not self._record(shape, images, targets):
+        again, self.latest = shape == self.latest, shape
+        if shape in self.recordings or (self._is_due(shape, again=again) and self._record(shape, images, targets)):
+            recording = self.recordings[shape]
+            recording.images.copy_(images, non_blocking=True)
+            recording.targets.copy_(targets, non_blocking=True)
+            recording.replay()
+        else:
             self.recorder.warm_up(lambda: super(GraphedEngine, self)._take(batch))
-            return
-        recording = self.recordings[shape]
-        recording.images.copy_(images, non_blocking=True)
-        recording.targets.copy_(targets, non_blocking=True)
-        recording.replay()
+
+    def _give_up(self, why: str) -> None:
+        self.failed = True
+        self.recordings.clear()
+        self.execution = f"eager, because {why}"
+
+    def _attempt(self, work: Callable[[], object], step: int) -> str | None:
+        """As every engine; where memory runs out beside that of what was recorded, eagerly and without the latter."""
+        lacking = super()._attempt(work, step)
+        if lacking and self.recordings:
+            self._give_up(BESIDE)
+            return super()._attempt(work, step)
+        return lacking
+
+    def score(self, batch: Batch, totals: Totals) -> Tensor:
+        """As every engine; where memory runs out beside that of what was recorded, again without the latter."""
+        try:
+            return super().score(batch, totals)
+        except (RuntimeError, MemoryError) as error:
+            if not (self.recordings and ran_out(error)):
+                raise
+        self._give_up(BESIDE)
+        return super().score(batch, totals)
+
+    def _is_due(self, shape: Any, *, again: bool) -> bool:
+        """Whether to record the step of a shape that is met once more."""
+        self.met[shape] += 1
+        return again and self.met[shape] > self.warm_ups and self.updated and not self.failed
 
     def _record(self, shape: Any, images: Tensor, targets: Tensor) -> bool:
-        """Whether the step of this shape is recorded now; it is due once the shape was met often enough."""
-        self.met[shape] += 1
-        if self.failed or not self.updated or self.met[shape] <= self.warm_ups:
-            return False
+        """Whether the step of this shape can be recorded."""
         own = torch.empty_like(images), torch.empty_like(targets)
         try:
             replay = self.recorder.record(lambda: super(GraphedEngine, self)._take(own))
         except RuntimeError as error:
             cause = error.__context__ or error  # a recording that ends in an error raises one of its own
-            self.failed = True
-            self.recordings.clear()  # which draw from a generator's state that is the current one no more
-            self.execution = f"eager, because the step could not be recorded: {str(cause).splitlines()[0]}"
+            # Others are forgotten, too: they draw from a generator's state that is the current one no more.
+            self._give_up(f"the step could not be recorded: {str(cause).splitlines()[0]}")
             return False
         self.recordings[shape] = Recording(*own, replay)
         return True

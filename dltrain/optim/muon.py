@@ -47,10 +47,9 @@ class Muon(eager(Optimizer)):  # type: ignore[misc]
         two_fractions = len(adamw_betas) == 2 and all(0 <= beta < 1 for beta in adamw_betas)
         _require(two_fractions, "adamw_betas", adamw_betas, "two numbers in [0, 1)")
         _require(adamw_eps >= 0, "adamw_eps", adamw_eps, "0 or more")
-        self._products = products
         # `capturable` says that the rate may be on the device, of which the host reads nothing; `fused` also makes
         # load_state_dict put the step counters back where the parameters are.
-        settings = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
+        settings = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "products": products}
         self._muon_defaults = {"lr": lr, **settings, "capturable": True}
         self._adamw_defaults = {"lr": adamw_lr, "betas": adamw_betas, "eps": adamw_eps, "fused": True}
         super().__init__(params, {"role": "hidden", "weight_decay": weight_decay})
@@ -89,7 +88,7 @@ class Muon(eager(Optimizer)):  # type: ignore[misc]
             same_shape[matrix.shape].append((parameter, matrix))
         for (rows, columns), pairs in same_shape.items():
             stacked = torch.stack([matrix for _, matrix in pairs])
-            matrices = orthogonalize(stacked, steps=group["ns_steps"], dtype=self._products)
+            matrices = orthogonalize(stacked, steps=group["ns_steps"], dtype=group["products"])
             matrices *= group["lr"] * math.sqrt(max(1, rows / columns))
             for (parameter, _), matrix in zip(pairs, matrices, strict=True):
                 parameter -= matrix.reshape(parameter.shape)

@@ -25,7 +25,7 @@ def measure(model: str, steps: int, overrides: list[str]) -> list[dict[str, obje
     runs = {}
     for precision, memory_format in product(PRECISIONS, FORMATS):
         words = [f"model={model}", f"device.precision={precision}", f"device.memory_format={memory_format}", *overrides]
-        run = build(compose([*words, "optim=sgd", "data=synthetic", "trainer.limit_train_batches=1"]).config)
+        run = build(compose([*words, "optim=sgd", "trainer.limit_train_batches=1"]).config)
         runs[precision, memory_format] = run, next(iter(run.batches["train"].epoch(0)))
     device = next(iter(runs.values()))[0].engine.device
     steps *= ON_CUDA if device.type == "cuda" else 1
@@ -56,7 +56,7 @@ def main(overrides: list[str]) -> None:
         for result in results[-4:]:
             rate = result["images"] / median(result["seconds"])
             print(f"{model:10} {result['precision']:5} {result['memory_format']:14} {rate:9,.0f} images/s", flush=True)
-    device = describe(build(compose(["model=mlp", "data=synthetic", *overrides]).config).engine.device)
+    device = describe(build(compose(["model=mlp", *overrides]).config).engine.device)
     record = {
         "date": datetime.now(UTC).date().isoformat(),
         "device": device,

@@ -48,11 +48,13 @@ def section(name: str, record: dict[str, Any]) -> str:
 
 def floors(record: dict[str, Any]) -> list[str]:
     """State, floors and gap of each model; what a file does not tell or what failed stays empty."""
-    lines = ["| model | step, images/s | matrix products' floor | memory's floor | reached |", "|---|---|---|---|---|"]
+    head = ("model", "step, images/s", "matrix products' floor", "memory's floor", "MFU", "reached")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for model, results in by_model(record).items():
         here = floor(results[0], record["machine"])
         rates = ["" if rate is None else f"{rate:,.0f}" for rate in (here.rate, here.products, here.memory)]
-        lines.append(f"| {model} | {' | '.join(rates)} | {'' if here.share is None else f'{here.share:.0%}'} |")
+        shares = ["" if share is None else f"{share:.0%}" for share in (here.mfu, here.share)]
+        lines.append(f"| {' | '.join([model, *rates, *shares])} |")
     return lines
 
 
