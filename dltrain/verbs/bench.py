@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="measure anew what is cached")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement")
     parser.add_argument("--minutes", type=float, help="to take at most")
-    parser.add_argument("--output", type=Path, help="file of the results")
+    parser.add_argument("--output", type=Path, help="folder for the results")
 
 
 def main(words: list[str], flags: argparse.Namespace) -> int:
