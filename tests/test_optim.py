@@ -1,5 +1,6 @@
 """Update rules against the course notes' in NumPy, Muon, and parameter groups."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,17 @@ def test_muon_multiplies_in_bfloat16_where_the_run_does() -> None:
         stepped[precision] = net[0].weight.detach()
     assert torch.equal(stepped["fp16"], stepped["fp32"])
     assert 1e-5 < (stepped["bf16"] - stepped["fp32"]).abs().max() < 0.01
+
+
+def test_a_copied_muon_steps_as_the_original() -> None:
+    weight = nn.Parameter(torch.eye(3))
+    muon = Muon([weight], products=torch.bfloat16)
+    twin = copy.deepcopy(muon)
+    for each in (muon, twin):
+        (parameter,) = each.param_groups[0]["params"]
+        parameter.grad = torch.arange(9.0).reshape(3, 3)
+        each.step()
+    assert torch.equal(twin.param_groups[0]["params"][0], weight)
 
 
 def test_muon_is_adamw_outside_hidden_groups() -> None:
