@@ -18,6 +18,7 @@ FACTORIES = {
     "crop_flip_erase": augment.crop_flip_erase,
     "mixup": lambda: augment.mixup(num_classes=3),
     "cutmix": lambda: augment.cutmix(num_classes=3),
+    "crop_flip_cutmix": lambda: augment.crop_flip_cutmix(num_classes=3),
 }
 
 
@@ -31,7 +32,7 @@ def different_images():
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_images_of_a_batch_are_treated_differently(name):
-    images = different_images() if name in ("mixup", "cutmix") else ALIKE
+    images = different_images() if "mix" in name else ALIKE
     treated, _ = FACTORIES[name]()(images, LABELS, generator())
     assert treated.shape == images.shape
     changes = (treated - images).flatten(1)
@@ -125,6 +126,27 @@ def test_cutmix_weighs_labels_by_area():
     assert 0.1 < share.mean() < 0.5
 
 
+def test_cutmix_leaves_the_images_it_does_not_choose():
+    images = different_images()
+    treated, labels = augment.cutmix(num_classes=3, mix_probability=0.5)(images, LABELS, generator())
+    mixed = (treated != images).flatten(1).any(1)
+    assert 0.35 < mixed.float().mean() < 0.55
+    assert torch.equal(labels[~mixed], F.one_hot(LABELS, 3).float()[~mixed])
+    assert (labels[mixed].max(1).values < 1).any()
+    treated, labels = augment.cutmix(num_classes=3, mix_probability=0.0)(images, LABELS, generator())
+    assert torch.equal(treated, images)
+
+
+def test_crop_flip_cutmix_cuts_from_neighbours_that_were_cropped():
+    chance = generator()
+    cropped = augment.crop_flip(padding=2)(different_images() * ALIKE, LABELS, chance)
+    expected_images, expected_labels = augment.cutmix(num_classes=3, mix_probability=0.5)(*cropped, chance)
+    function = augment.crop_flip_cutmix(num_classes=3, padding=2)
+    treated, labels = function(different_images() * ALIKE, LABELS, generator())
+    assert torch.equal(treated, expected_images)
+    assert torch.equal(labels, expected_labels)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -134,6 +156,7 @@ def test_cutmix_weighs_labels_by_area():
         (lambda: augment.crop_flip_erase(erase_area=(0.5, 0.1)), r"augment\.erase_area=\[0\.5, 0\.1\]"),
         (lambda: augment.crop_flip_erase(erase_aspect=(0.0, 1.0)), r"augment\.erase_aspect"),
         (lambda: augment.mixup(num_classes=3, alpha=0.0), r"augment\.alpha=0\.0"),
+        (lambda: augment.cutmix(num_classes=3, mix_probability=2), r"augment\.mix_probability=2"),
     ],
 )
 def test_impossible_settings_are_refused(make, words):

@@ -258,12 +258,13 @@ def test_results_are_written_after_every_model(tmp_path, monkeypatch):
     def measured(name: str, *_: Any, **__: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if name == "lenet":
             raise KeyboardInterrupt
-        return MACHINE, [result("dltrain", "fp32", [1.0])]
+        return MACHINE, [{**result("dltrain", "fp32", [1.0]), "model": name}]
 
     monkeypatch.setattr(bench, "_measure", measured)
+    assert main(["bench", "model=linear", "--output", str(tmp_path)]) == 0
     assert main(["bench", "model=mlp,lenet", "--output", str(tmp_path)]) == 130
     record = json.loads(next(tmp_path.glob("*.json")).read_text())
-    assert [each["model"] for each in record["results"]] == ["mlp"]
+    assert [each["model"] for each in record["results"]] == ["linear", "mlp"]
 
 
 def test_models_may_be_measured_one_by_one(tmp_path):
@@ -272,7 +273,8 @@ def test_models_may_be_measured_one_by_one(tmp_path):
         return {"date": "2026-01-01", "machine": {**MACHINE, **machine}, "results": results}
 
     def models(seen: dict[str, Any]) -> list[str]:
-        return [each["model"] for each in json.loads(write_results(tmp_path, "fake", seen).read_text())["results"]]
+        path = write_results(tmp_path, "fake", seen, by_model=True)
+        return [each["model"] for each in json.loads(path.read_text())["results"]]
 
     assert models(record("mlp", "lenet")) == ["mlp", "lenet"]
     assert models(record("resnet18")) == ["mlp", "lenet", "resnet18"]

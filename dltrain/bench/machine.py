@@ -85,16 +85,16 @@ def wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def write_results(folder: Path, device: str, record: dict[str, Any]) -> Path:
+def write_results(folder: Path, device: str, record: dict[str, Any], *, by_model: bool = False) -> Path:
     """Write what was seen on a device on `record["date"]`; returns the file.
 
-    Of a bench, results of other models stay in it that were seen on that day with the same versions and rates, so that
-    models may be measured one by one.
+    With `by_model`, results of other models stay in it that were seen on that day with the same versions and rates, so
+    that models may be measured one by one.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("(r)", "")).strip("-")
     path = folder / f"{slug}-{record['date']}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, with_others(record, read_json(path)) if "machine" in record else record)
+    write_json(path, with_others(record, read_json(path)) if by_model else record)
     return path
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-__all__ = ["crop_flip", "crop_flip_erase", "cutmix", "flip", "mixup", "none"]
+__all__ = ["crop_flip", "crop_flip_cutmix", "crop_flip_erase", "cutmix", "flip", "mixup", "none"]
 
 Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 
@@ -103,20 +103,40 @@ def mixup(*, num_classes: int, alpha: float = 0.2) -> Augment:
     return augment
 
 
-def cutmix(*, num_classes: int, alpha: float = 1.0) -> Augment:
+def cutmix(*, num_classes: int, alpha: float = 1.0, mix_probability: float = 1.0) -> Augment:
     """A rectangle of the neighbour's image, and labels weighted by area (Yun et al. 2019).
 
     The rectangle's share of the area is drawn from Beta(alpha, alpha) before it is cut at the image's edge.
     Labels become probabilities (N, num_classes).
     """
+    _check_probability("mix_probability", mix_probability)
     draw_weights = _beta(alpha)
 
     def augment(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         side = (1.0 - draw_weights(images, generator)).sqrt()
+        side = side * (_uniform(images, generator) < mix_probability)
         inside = _rectangles(images, side, side, generator)
         weights = 1.0 - inside.float().mean((1, 2, 3))
         mixed = torch.where(inside, images.roll(1, 0), images)
         return mixed, _mixed_labels(labels, weights, num_classes)
+
+    return augment
+
+
+def crop_flip_cutmix(
+    *,
+    num_classes: int,
+    padding: int = 4,
+    flip_probability: float = 0.5,
+    alpha: float = 1.0,
+    mix_probability: float = 0.5,
+) -> Augment:
+    """`crop_flip`, then `cutmix` of some images (Yun et al. 2019, who mix every other batch of CIFAR)."""
+    crop = crop_flip(padding=padding, flip_probability=flip_probability)
+    mix = cutmix(num_classes=num_classes, alpha=alpha, mix_probability=mix_probability)
+
+    def augment(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        return mix(*crop(images, labels, generator), generator)
 
     return augment
 

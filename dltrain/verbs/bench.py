@@ -5,6 +5,7 @@ import difflib
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,27 +49,7 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         from dltrain.verbs._bench_ranks import bench_scaling
 
         return bench_scaling(overrides, flags, names=names)
-
-    from dltrain.bench.machine import write_results
-    from dltrain.bench.report import LEGEND, machine_lines, result_table
-    from dltrain.run.console import Console
-
-    console, start = Console(), time.perf_counter()
-    minutes = flags.minutes or (QUICK_MINUTES if flags.quick else math.inf)
-    record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": None, "results": []}
-    for number, name in enumerate(names):
-        console.say(f"measuring {name} ...")
-        known, now = record["machine"], time.perf_counter()
-        until = now + (start + 60 * minutes - now) / (len(names) - number)
-        record["machine"], results = _measure(name, overrides, flags, machine=known, until=until)
-        record["results"] += results
-        if known is None:
-            console.say("\n".join(machine_lines(record["machine"])))
-        console.say(result_table(record, name))
-        if flags.output:  # after every model: what comes next may be killed
-            console.say(f"results  {write_results(flags.output, record['machine']['device'], record)}")
-    console.say(f"\n{LEGEND}\n{time.perf_counter() - start:.0f} s in all")
-    return int(any(result["error"] for result in record["results"] if result["contestant"] == "dltrain"))
+    return _bench_models(names, overrides, flags)
 
 
 def contestants(precision: str, *, quick: bool) -> list[Any]:
@@ -92,6 +73,30 @@ def epoch_batches(model: str, device: str, *, quick: bool) -> tuple[int | None, 
     if device == "cuda":
         return QUICK_CUDA if quick else WHOLE
     return QUICK_EPOCHS.get(model, QUICK_OTHERS) if quick else EPOCHS.get(model, OTHERS)
+
+
+def _bench_models(names: Sequence[str], overrides: list[str], flags: argparse.Namespace) -> int:
+    from dltrain.bench.machine import write_results
+    from dltrain.bench.report import LEGEND, machine_lines, result_table
+    from dltrain.run.console import Console
+
+    console, start = Console(), time.perf_counter()
+    minutes = flags.minutes or (QUICK_MINUTES if flags.quick else math.inf)
+    record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": None, "results": []}
+    for number, name in enumerate(names):
+        console.say(f"measuring {name} ...")
+        known, now = record["machine"], time.perf_counter()
+        until = now + (start + 60 * minutes - now) / (len(names) - number)
+        record["machine"], results = _measure(name, overrides, flags, machine=known, until=until)
+        record["results"] += results
+        if known is None:
+            console.say("\n".join(machine_lines(record["machine"])))
+        console.say(result_table(record, name))
+        if flags.output:  # after every model: what comes next may be killed
+            device = record["machine"]["device"]
+            console.say(f"results  {write_results(flags.output, device, record, by_model=True)}")
+    console.say(f"\n{LEGEND}\n{time.perf_counter() - start:.0f} s in all")
+    return int(any(result["error"] for result in record["results"] if result["contestant"] == "dltrain"))
 
 
 def _measure(
