@@ -157,9 +157,15 @@ def test_another_choice_drops_what_the_preset_says_of_that_group_alone():
     assert made.config.trainer.epochs == 1
     assert made.config.model.hidden_sizes == [7]
     assert made.notes == (
-        "optim=adam was chosen: the preset's optim.lr, optim.momentum does not apply",
+        "optim=adam was chosen: the preset's optim.lr, optim.momentum do not apply",
         "trainer=smoke was chosen: the preset's trainer.epochs does not apply",
     )
+
+
+def test_a_key_that_the_command_line_gives_is_not_said_to_be_lost():
+    made = with_preset(PRESET, "optim=adam", "optim.lr=3")
+    assert made.notes == ("optim=adam was chosen: the preset's optim.momentum does not apply",)
+    assert with_preset(PRESET, "trainer=smoke", "trainer.epochs=2").notes == ()
 
 
 def test_the_same_choice_keeps_what_the_preset_says():

@@ -26,11 +26,14 @@ HYDRA_MAY_DIFFER = ("overrides.", "job.override_dirname", "job.config_name", "ru
 
 @dataclass(frozen=True)
 class Chosen:
-    """What Hydra made of the choices of groups: a composition whose values are not set and checked yet."""
+    """What Hydra made of the choices of groups: a composition whose values are not set and checked yet.
+
+    `lost` are the keys of a preset that a choice takes away, by the choice.
+    """
 
     config: DictConfig
     choices: dict[str, str]
-    notes: tuple[str, ...]
+    lost: dict[str, list[str]]
     sweep: dict[str, Any]
     examples: dict[str, Any]
 
@@ -49,11 +52,11 @@ def choose(chosen: dict[str, Any], names: list[str], folders: list[Path], config
         reference = config
         if len(folders) > 1 or config_name != "config" or "experiment" in choices:
             reference = composed(_written({name: choices[name] for name in choices if name != "experiment"}))
-        notes, sweep = _overrule(config, reference, chosen, composed, choices.get("experiment"))
+        lost, sweep = _overrule(config, reference, chosen, composed, choices.get("experiment"))
     if reference is not config:
         _check_hydra(config)
     examples = {key: value for key, value in leaves(container(reference)) if schema.offered(key)}
-    return Chosen(own(config), choices, tuple(notes), sweep, examples)
+    return Chosen(own(config), choices, lost, sweep, examples)
 
 
 def _check_choice(group: str, choice: Any, known: list[str]) -> None:
@@ -136,18 +139,18 @@ def _overrule(
     chosen: dict[str, Any],
     composed: Callable[..., DictConfig],
     preset: str | None,
-) -> tuple[list[str], dict[str, Any]]:
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """A group that the command line chose otherwise than the preset loses the preset's keys, as a whole.
 
-    Returns notes, and what is left of the preset's sweep parameters.
+    Returns these, by the choice, and what is left of the preset's sweep parameters.
     """
     sweeper: Any = OmegaConf.to_container(config.hydra.sweeper)
     sweep = sweeper["params"] or {}
     others = {group: choice for group, choice in chosen.items() if group != "experiment"}
     if preset is None or not others:
-        return [], sweep
+        return {}, sweep
     alone = composed([f"experiment={preset}"])
-    notes = []
+    all_lost = {}
     for group, choice in others.items():
         if choice == _choice(alone, group, {}):
             continue
@@ -159,8 +162,8 @@ def _overrule(
             config.pop(group, None)
             config.update({group: reference[group]} if group in reference else {})
         if lost or swept:
-            notes.append(f"{group}={choice} was chosen: the preset's {', '.join([*lost, *swept])} does not apply")
-    return notes, sweep
+            all_lost[f"{group}={choice}"] = [*lost, *swept]
+    return all_lost, sweep
 
 
 def check_references(plain: dict[str, Any]) -> None:

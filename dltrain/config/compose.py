@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -123,7 +123,15 @@ def _set(chosen: Chosen, words: Sequence[Override], names: list[str], directory:
     given = {word.key_or_group for word in words}
     asked = tuple(f"{key}={value}" for key, value in chosen.sweep.items() if key not in given)
     checked, command = check(config, chosen.examples, directory), tuple(str(word.input_line) for word in words)
-    return Composition(checked, chosen.choices, chosen.notes, asked, command, chosen.examples)
+    return Composition(checked, chosen.choices, tuple(_notes(chosen.lost, given)), asked, command, chosen.examples)
+
+
+def _notes(lost: Mapping[str, Sequence[str]], given: Collection[str]) -> Iterator[str]:
+    """What of a preset does not apply, but for the keys that the command line gives."""
+    for choice, keys in lost.items():
+        if missed := [key for key in keys if key not in given]:
+            do = "does" if len(missed) == 1 else "do"
+            yield f"{choice} was chosen: the preset's {', '.join(missed)} {do} not apply"
 
 
 @lru_cache(maxsize=4096)  # jobs of a sweep have most of their words in common
