@@ -401,6 +401,10 @@ def test_the_script_for_a_gpu_does_the_parts_that_are_asked_for(tmp_path):
     subprocess.run(words, env={**os.environ, "PATH": path}, check=True, capture_output=True)
     parts = (tmp_path / "out/parts.txt").read_text().split("\n")
     assert [line.split()[0] for line in parts if line] == ["part", "smoke", "profile"]
+    words[3] = "smoke,profil"
+    done = subprocess.run(words, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert (done.returncode, "--only profil: there is no such part" in done.stderr) == (2, True)
+    assert "== smoke" not in done.stdout
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
