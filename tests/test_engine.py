@@ -320,6 +320,21 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("layer", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_layers_are_in_float32_where_autocast_would_take_float16(layer: type[nn.RNNBase]) -> None:
+    made, inputs = layer(3, 4), torch.rand(2, 5, 3)
+    expected, _ = made(inputs)
+    for device, dtype in ((CPU, torch.bfloat16), (torch.device("cuda"), torch.float32)):
+        precision = Precision("bf16", CPU)
+        precision.device_type = device.type
+        precision.keep_recurrent(made)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found, _ = made(inputs.bfloat16())
+            twin, _ = copy.deepcopy(made)(inputs.bfloat16())
+        assert found.dtype == twin.dtype == dtype
+        torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("option", sorted({*optimizers()} - SEARCHING))
 @pytest.mark.parametrize("precision", ["fp32", "scaled"])
 def test_only_the_first_step_and_a_row_wait(option: str, precision: str) -> None:

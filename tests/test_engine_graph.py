@@ -4,7 +4,7 @@ import copy
 import gc
 from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import pairwise
+from itertools import count, pairwise
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -139,6 +139,42 @@ def test_what_a_recording_that_failed_leaves_is_put_right(ended, monkeypatch):
     calls.default_generator(before.device).graphsafe_set_state.assert_called_once()
     calls.end.assert_called_once_with(1, recorder.pool)
     assert calls.release.called == (not ended)
+
+
+def test_recordings_after_the_last_one_has_gone_have_another_pool(monkeypatch):
+    calls = Mock()
+    calls.CUDAGraph.side_effect, calls.graph.side_effect = lambda: Mock(), lambda *_, **__: nullcontext()
+    calls.graph_pool_handle.side_effect = count().__next__
+    for name in ("Stream", "graph_pool_handle", "CUDAGraph", "current_stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(calls, name))
+    recorder = graph.CudaRecorder()
+
+    def pool_of(work: Callable[[], None]) -> tuple[int, Callable[[], None]]:
+        replay = recorder.record(work)
+        return calls.graph.call_args.kwargs["pool"], replay
+
+    first, one = pool_of(lambda: None)
+    second, two = pool_of(lambda: None)
+    assert first == second, "recordings share their memory"
+    del one, two
+    calls.reset_mock()
+    gc.collect()
+    assert pool_of(lambda: None)[0] != first
+
+
+def test_no_kernels_are_tried_for_shapes_that_come_beside_recordings(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    ours, seen = graphed(), list[tuple[int, bool]]()
+    ours.model.register_forward_pre_hook(lambda _, given: seen.append((len(given[0]), torch.backends.cudnn.benchmark)))
+    ten, *_, five = batches(augmented=False).epoch(0)
+    for step in range(5):
+        ours.step(ten, step)
+    ours.step(five, 5)
+    with ours.evaluating() as totals:
+        ours.score(five, totals)
+    assert seen[:3] == [(10, True)] * 3
+    assert seen[-2:] == [(5, False)] * 2
+    assert torch.backends.cudnn.benchmark
 
 
 def test_where_one_shape_cannot_be_recorded_none_is_replayed():

@@ -34,9 +34,11 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 def built(*overrides: str, device: str = "cuda") -> Run:
     sizes = ("data.num_train=200", "data.batch_size=16", f"trainer.limit_train_batches={STEPS}", "trainer.log_every=1")
-    return build(
+    run = build(
         compose([*(set(LITTLE) - {"device=cpu"}), *sizes, "trainer.epochs=1", f"device={device}", *overrides]).config
     )
+    torch.backends.cudnn.benchmark = False  # to try kernels would take longer than these steps
+    return run
 
 
 def losses(run: Run) -> list[float]:
@@ -168,7 +170,7 @@ def scored(ours: Engine, serving: list[Batch]) -> list[float]:
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("model", networks())
 def test_a_run_replays_its_steps_with_the_losses_of_eager_ones(model: str, precision: str) -> None:
-    chosen = (f"model={model}", "optim=sgd", "optim.lr=0.01", f"device.precision={precision}", "device.tf32=false")
+    chosen = (f"model={model}", "optim=sgd", "optim.lr=0.001", f"device.precision={precision}", "device.tf32=false")
     eager, replayed = built(*chosen, "device.graphs=false"), built(*chosen)
     before = [value.clone() for value in replayed.engine.parameters]
     found, expected = losses(replayed), losses(eager)
@@ -178,6 +180,16 @@ def test_a_run_replays_its_steps_with_the_losses_of_eager_ones(model: str, preci
         torch.equal(*pair) for pair in zip(before, replayed.engine.parameters, strict=True) if pair[0].dim() > 1
     )
     assert (eager.engine.execution, replayed.engine.execution) == ("eager", "CUDA graph")
+
+
+@pytest.mark.parametrize("model", ["rnn", "gru", "lstm"])
+def test_recurrent_layers_under_bf16_are_not_in_float16(model: str) -> None:
+    run, seen = built(f"model={model}", "device.precision=bf16"), []
+    for layer in run.engine.model.modules():
+        if isinstance(layer, torch.nn.RNNBase):
+            layer.register_forward_hook(lambda _, __, made: seen.append(made[0].dtype))
+    run.engine.step(next(iter(run.batches["train"].epoch(0))), 0)
+    assert set(seen) == {torch.float32}
 
 
 @pytest.mark.parametrize("tf32", ["true", "false"])

@@ -78,6 +78,14 @@ def test_the_update_of_large_weights_takes_time() -> None:
     assert probed(engine("adam", large)).update_seconds > 2 * probed(engine("adam", small)).update_seconds > 0
 
 
+def test_to_queue_an_update_on_a_gpu_is_not_to_make_it() -> None:
+    watch, weights = watch_of("cuda"), torch.ones(4, 2, 3, 3)
+    assert weights.shape in watch.shapes
+    with watch:
+        weights.add_(1)
+    assert (watch.operations, watch.update_seconds) == (1, 0.0)
+
+
 def reads_a_number(loss: Tensor) -> Tensor:
     return loss if loss.item() < 1e9 else 2 * loss
 

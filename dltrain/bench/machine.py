@@ -9,19 +9,23 @@ from typing import Any
 
 import torch
 
+import dltrain
 from dltrain.data.dataset import cache_folder
 from dltrain.engine.device import describe
 from dltrain.run.environment import CHECKOUT, CODE, git_state, versions
 from dltrain.run.folder import read_json, write_json
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PACKAGES = ("dltrain", "torch", "torchvision", "lightning", "timm")
+WAKING = 0.3  # seconds
+PACKAGES = ("torch", "torchvision", "lightning", "timm")
 
 
 def machine(device: torch.device, *, again: bool = False) -> dict[str, Any]:
     """Rates of this device with these threads and this torch: measured once, then read from the user's cache."""
     path = cache_folder("machine.json")
     key = f"{describe(device)}, torch {torch.__version__}"
+    if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:  # it changes the rate of float32
+        key += ", tf32"
     known = read_json(path) or {}
     cached = not again and key in known and set(known[key]["matmul_flops_per_second"]) == set(dtypes(device))
     if not cached:
@@ -42,8 +46,9 @@ def dtypes(device: torch.device) -> dict[str, torch.dtype]:
 
 def packages() -> dict[str, str]:
     """Versions of the packages that are compared, where they are installed; ours with the commit of a checkout."""
-    found = {name: version for name, version in versions(PACKAGES).items() if version}
-    if "dltrain" in found and (git := git_state(CHECKOUT, CODE)):
+    found = {"dltrain": dltrain.__version__}
+    found |= {name: version for name, version in versions(PACKAGES).items() if version}
+    if git := git_state(CHECKOUT, CODE):
         found["dltrain"] += f" at {git['commit'][:7]}" + (" and changes" if git["changed"] else "")
     return found
 
@@ -57,14 +62,17 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def copy_rate(device: torch.device) -> float:
     """Bytes a second that a copy reads and writes."""
-    source = torch.zeros(2**28, dtype=torch.uint8, device=device)
+    source = torch.zeros(2**31 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / fastest(lambda: target.copy_(source), device)
 
 
 def fastest(work: Callable[[], Any], device: torch.device, *, repeats: int = 7) -> float:
-    """Seconds that some work takes when nothing else disturbs it."""
+    """Seconds that some work takes when nothing else disturbs it, and a GPU that had nothing to do has its clock up."""
+    start = time.perf_counter()
     work()
+    while device.type == "cuda" and time.perf_counter() - start < WAKING:
+        stopwatch(work, device)
     return min(stopwatch(work, device) for _ in range(repeats))
 
 

@@ -101,6 +101,7 @@ def _placed(
     fast = device.type == "cpu" and precision.name == fastest(device) == "bf16"
     if fast and config.device.compile == "off":
         cpu.suit(model)
+    precision.keep_recurrent(model)
     return model.to(device=device, memory_format=memory_format), memory_format  # type: ignore[call-overload]
 
 

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -51,6 +53,17 @@ def configure(device: torch.device, *, threads: int | None, tf32: bool, determin
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if deterministic != torch.are_deterministic_algorithms_enabled():  # the call itself imports for a second
         torch.use_deterministic_algorithms(deterministic)
+
+
+@contextmanager
+def tuning(*, when: bool) -> Iterator[None]:
+    """Have cuDNN try which kernels are fastest for a shape that is new to it only when that is worth it."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before and when
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def keep_freed_memory() -> None:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dltrain.engine.device import default_generator
+from dltrain.engine.device import default_generator, tuning
 from dltrain.engine.memory import ran_out
 from dltrain.engine.optimizer import be_capturable
 from dltrain.engine.search import searches
@@ -38,6 +39,7 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
+        self.graphs = WeakSet[torch.cuda.CUDAGraph]()
         self.pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Callable[[], None]) -> None:
@@ -50,6 +52,8 @@ class CudaRecorder:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        if not self.graphs:  # a pool that the last one has left cannot be entered again while anything is in it
+            self.pool = torch.cuda.graph_pool_handle()
         try:
             # Another thread may pin the next batches' memory meanwhile, which must not end the recording.
             how: dict[str, Any] = {"pool": self.pool, "stream": self.stream, "capture_error_mode": "thread_local"}
@@ -58,6 +62,7 @@ class CudaRecorder:
         except BaseException:
             self._abandon(graph, before)
             raise
+        self.graphs.add(graph)
         return graph.replay
 
     def _abandon(self, graph: torch.cuda.CUDAGraph, before: torch.cuda.Stream) -> None:
@@ -97,7 +102,8 @@ class GraphedEngine(Engine):
     """An engine that replays its step: every step of a shape of batch after the third.
 
     The first three run eagerly, for the optimizer to make its state and the libraries to choose their kernels. A shape
-    that never comes twice in a row, as that of an epoch's last batch, is not recorded. Rates are tensors on the device,
+    that never comes twice in a row, as that of an epoch's last batch, is not recorded, and once there are recordings
+    cuDNN tries no kernels for it, which takes longer than such a step. Rates are tensors on the device,
     which every step fills. Where recording fails, or memory runs out beside what is recorded, all steps are eager and
     `execution` says why.
     """
@@ -143,7 +149,8 @@ class GraphedEngine(Engine):
             recording.targets.copy_(targets, non_blocking=True)
             recording.replay()
         else:
-            self.recorder.warm_up(lambda: super(GraphedEngine, self)._take(batch))
+            with tuning(when=not self.recordings):
+                self.recorder.warm_up(lambda: super(GraphedEngine, self)._take(batch))
 
     def _give_up(self, why: str) -> None:
         self.failed = True
@@ -161,7 +168,8 @@ class GraphedEngine(Engine):
     def score(self, batch: Batch, totals: Totals) -> Tensor:
         """As every engine; where memory runs out beside that of what was recorded, again without the latter."""
         try:
-            return super().score(batch, totals)
+            with tuning(when=not self.recordings):
+                return super().score(batch, totals)
         except (RuntimeError, MemoryError) as error:
             if not (self.recordings and ran_out(error)):
                 raise

@@ -1,9 +1,11 @@
 """Number formats: autocast, and the scaling of losses that float16 needs."""
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dltrain.engine.device import DeviceError, cpu_flags
 
@@ -41,6 +43,17 @@ class Precision:
         """A context in which the model computes in this format."""
         return torch.autocast(self.device_type, dtype=DTYPES[self.name], enabled=self.name in ("bf16", "fp16"))
 
+    def keep_recurrent(self, model: nn.Module) -> None:
+        """Have recurrent layers compute in float32 where autocast would not have them in this format.
+
+        On CUDA it has them in float16, whatever was asked, and here nobody scales a loss of bfloat16.
+        Source: aten/src/ATen/cudnn/AutocastRNN.cpp.
+        """
+        if self.device_type == "cuda" and self.name == "bf16":
+            for module in model.modules():
+                if isinstance(module, nn.RNNBase):
+                    module.forward = partial(_in_float32, module)
+
     def scale_up(self, loss: Tensor) -> Tensor:
         """The loss whose gradients stay within float16's range."""
         return loss * self.scale if self.scaled else loss
@@ -67,6 +80,11 @@ class Precision:
         if self.scaled and state:
             self.scale.copy_(state["scale"])
             self.finite_steps.copy_(state["finite_steps"])
+
+
+def _in_float32(layer: nn.RNNBase, inputs: Tensor, *others: Any) -> Any:
+    with torch.autocast(inputs.device.type, enabled=False):
+        return type(layer).forward(layer, inputs.float(), *others)
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -26,9 +26,9 @@ class Watch(TorchDispatchMode):
     """Watches the operations of a block of code, which does what it would have done.
 
     `operations` counts them. `update_seconds` is the time of those on an engine's whole weights and their like, which
-    any size of batch takes; queued on a GPU they take none of the host's. `waits` are the places, "file:line", at which
-    the host waits for the device's results. A CPU is its own host, and the places are those that would wait elsewhere;
-    torch's optimizers do, but not elsewhere.
+    any size of batch takes; 0 on a GPU, where the host could only time how long it takes to queue them. `waits` are the
+    places, "file:line", at which the host waits for the device's results. A CPU is its own host, and the places are
+    those that would wait elsewhere; torch's optimizers do, but not elsewhere.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -56,7 +56,7 @@ class Watch(TorchDispatchMode):
         self.operations += 1
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         shapes = {tensor.shape for tensor in tensors if tensor.dim()}
-        if shapes and shapes <= self.shapes:
+        if self.device.type == "cpu" and shapes and shapes <= self.shapes:
             self.update_seconds += seconds
         place = self._place() if self._waits(func, args, kwargs, tensors, result) else None
         if place is not None:

@@ -226,7 +226,7 @@ class Engine:
 
     def weights(self) -> dict[str, Tensor]:
         """The weights that are evaluated: the averaged ones where there are any. Copies, on the first rank's CPU."""
-        return {name: value.detach().cpu().clone() for name, value in self.strategy.weights(self.evaluated).items()}
+        return {name: value.to("cpu", copy=True) for name, value in self.strategy.weights(self.evaluated).items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that shapes the steps and rows to come; tensors are not copied. Waits for the device."""

@@ -14,6 +14,7 @@ EXAMPLES = """\
   dltrain model=resnet18 optim=adam              another network, another optimizer
   dltrain optim.lr=0.01 trainer.epochs=10        any key of the configuration
   dltrain -m model=lenet,mlp optim=sgd,adam      a sweep: every combination, ranked
+  dltrain device.count=4 model=resnet18          one training on four GPUs, or in four processes on a CPU
   dltrain resume NAME                            go on with an interrupted run or sweep
   dltrain inspect model=lenet model.norm=none    gradients and activations at the start, by layer
   dltrain overfit model=resnet18                 can it learn one batch by heart, and if not, why?
