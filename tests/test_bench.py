@@ -374,9 +374,10 @@ def test_the_script_for_a_gpu_survives_failures_and_passes_words_on(tmp_path, mo
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\necho "$*" >>{said}\necho it says\ncase "$*" in *bench*) exit 7 ;; esac\n')
     python.chmod(0o755)
-    weights = tmp_path / "out/runs/runs/one/checkpoints/step-1"
-    weights.mkdir(parents=True)
-    (weights.parents[1] / "summary.json").touch()
+    for name, status in (("whole", "completed"), ("part", "interrupted")):
+        weights = tmp_path / "out/runs/runs" / name / "checkpoints/step-1"
+        weights.mkdir(parents=True)
+        (weights.parents[1] / "summary.json").write_text(json.dumps({"status": status}, indent=2))
     path = f"{python.parent}:{os.environ['PATH']}"
     words = [CHECKOUT / "scripts/bench/gpu", tmp_path / "out", *mode, "data=synthetic"]
     done = subprocess.run(words, env={**os.environ, "PATH": path}, capture_output=True, text=True)
@@ -387,8 +388,9 @@ def test_the_script_for_a_gpu_survives_failures_and_passes_words_on(tmp_path, mo
     assert parts.pop("bench") == "7"
     last = {"fast_resnet18", "best_resnet18"} if mode else {"tests", "tests-timed", "smoke", "speedrun-2"}
     assert last <= {name for name, code in parts.items() if code == "0"}
-    assert (weights.parents[1] / "summary.json").is_file()
-    assert not weights.parent.exists()
+    runs = tmp_path / "out/runs/runs"
+    assert {each.name for each in (runs / "whole").iterdir()} == {"summary.json"}
+    assert (runs / "part/checkpoints/step-1").is_dir(), "what was cut off can go on"
 
 
 def test_the_script_for_a_gpu_does_the_parts_that_are_asked_for(tmp_path):
@@ -422,6 +424,29 @@ def test_a_command_leaves_weights_and_a_picture(task, tmp_path):
         measure.process(kind(task, "fp32").command(output))()
         assert list(output.rglob(weights))
         assert list(output.rglob("curves.png"))
+
+
+def test_the_commands_train_the_same_network(tmp_path):
+    words = [*SMALL, "model=mlp", "model.hidden_sizes=[7]", "model.norm=batch", "device.threads=1"]
+    work = prepare(words, batches=2, evaluated=1, folder=tmp_path / "data").work
+    course = contestants.Course(work, "fp32").command(tmp_path / "out")
+    measure.process(course)()
+    found = {name: value.shape for name, value in torch.load(tmp_path / "out/weights.pt").items()}
+    assert found == {name: value.shape for name, value in work.initial.state_dict().items()}
+    assert course[course.index("--threads") + 1] == str(torch.get_num_threads())
+
+
+def test_minutes_of_none_begin_no_second_round(monkeypatch):
+    seen = []
+
+    def measured(*_: Any, until: float, **__: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        seen.append(until - time.perf_counter())
+        return MACHINE, [result("dltrain", "fp32", [1.0])]
+
+    monkeypatch.setattr(bench, "_measure", measured)
+    for words in (["--minutes", "0"], ["--quick"], []):
+        assert main(["bench", "model=mlp", *words]) == 0
+    assert seen[0] < 1 < 400 < seen[1] < 480 < seen[2]
 
 
 def test_rates_and_ratios_are_of_medians():

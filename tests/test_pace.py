@@ -185,6 +185,7 @@ def test_the_largest_share_is_the_bottleneck() -> None:
         "the batch is too small: 70 % of the time is the overhead of 85 operations a step and the update of the "
         "weights, not arithmetic; raise data.batch_size"
     )
+    assert "a step, not arithmetic" in words(overhead=0.7, computing=0.3, asynchronous=True), "updates are queued"
     assert words(data=0.4, overhead=0.15, computing=0.45) == "computing, 45 % of the time, at 21.9 GFLOP/s"
 
 

@@ -1,5 +1,6 @@
 """Who is compared: dltrain and the loop of the course notes here, what else is installed in `peers.py`."""
 
+import json
 import sys
 from abc import ABC, abstractmethod
 from itertools import cycle, islice
@@ -95,6 +96,8 @@ class Course(Contestant):
         work = self.work
         values = {
             "model": work.name,
+            "settings": json.dumps(work.settings),
+            "threads": torch.get_num_threads(),
             "device": work.device.type,
             "data": work.folder,
             "output": output,

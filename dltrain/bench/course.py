@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
@@ -67,20 +68,23 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("data", "output"):
         parser.add_argument(f"--{name}", type=Path)
-    for name in ("image-size", "batch-size", "train-examples", "test-examples"):
+    for name in ("image-size", "batch-size", "train-examples", "test-examples", "threads"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--model")
+    parser.add_argument("--settings", type=json.loads, help="of the model, as JSON")
     parser.add_argument("--device")
     parser.add_argument("--rate", type=float)
     chosen = parser.parse_args()
 
     from matplotlib import pyplot
 
+    torch.set_num_threads(chosen.threads)
     device = torch.device(chosen.device)
     side = chosen.image_size
     facts = {"in_channels": 1, "image_size": side, "num_classes": 10, "input_shape": (1, side, side), "num_outputs": 10}
     make = getattr(models, chosen.model)
-    model = make(**{key: facts[key] for key in signature(make).parameters if key in facts}).to(device)
+    known = {key: facts[key] for key in signature(make).parameters if key in facts}
+    model = make(**chosen.settings, **known).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=chosen.rate)
     how = {"image_size": chosen.image_size, "batch_size": chosen.batch_size}
     batches = loader(chosen.data, train=True, examples=chosen.train_examples, **how)

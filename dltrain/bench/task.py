@@ -18,6 +18,7 @@ from dltrain.build.beginning import begin
 from dltrain.components import make
 from dltrain.config.compose import compose
 from dltrain.config.errors import ConfigError
+from dltrain.config.tree import container
 from dltrain.engine.step import Batch
 from dltrain.models.summary import parameter_count, summarize
 
@@ -38,6 +39,7 @@ class Work:
     """What everyone does, plain enough to be sent to another process: its modules and tensors are on the CPU."""
 
     name: str
+    settings: dict[str, Any]  # of the model
     device: torch.device
     image_size: int
     batch_size: int
@@ -105,6 +107,7 @@ def prepare(overrides: list[str], *, batches: int | None, evaluated: int | None,
     begin(initial, config, restored=False)
     return Task(
         name=config.model.name,
+        settings={key: value for key, value in container(config.model).items() if key != "name" and value is not None},
         device=run.engine.device,
         image_size=config.data.image_size,
         batch_size=config.data.batch_size,

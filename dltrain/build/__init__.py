@@ -24,6 +24,7 @@ from dltrain.data.facts import Facts, Served
 from dltrain.data.preparation import Preparation
 from dltrain.engine import Engine, GraphedEngine, Precision, Ranks, Strategy, cpu, fastest, searches, select, why_eager
 from dltrain.engine.device import best_memory_format, compile_model
+from dltrain.engine.precision import recurrent_layers
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -215,8 +216,7 @@ def _precision(config: DictConfig, device: torch.device, supply: Supply, model: 
         return "fp64"
     if chosen != "auto":
         return chosen
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    return fastest(device) if supply.facts.num_classes and not recurrent else "fp32"
+    return fastest(device) if supply.facts.num_classes and not recurrent_layers(model) else "fp32"
 
 
 def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: Facts) -> list[str]:
@@ -226,6 +226,7 @@ def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: F
     why = why_eager(engine.optimizer) if alone else "ranks average gradients within the backward pass"
     eager = precision.device_type == "cuda" and config.device.graphs and why
     slow = precision.name == "bf16" and precision.device_type == "cpu" and fastest(torch.device("cpu")) != "bf16"
+    kept = precision.lacks_recurrence and recurrent_layers(engine.model)
     capped = trainer.max_batch_size is not None and trainer.max_batch_size < config.data.batch_size
     watched = (
         "the test set is watched after every epoch, as the notes do: no held-out estimate, and of the last weights"
@@ -239,6 +240,7 @@ def _notes(config: DictConfig, trainer: schema.Trainer, engine: Engine, facts: F
         (squared, "loss=mse with classes: their one-hot vectors are the targets; loss=cross_entropy is usual"),
         (undivided, f"trainer.strategy={trainer.strategy}: there is one rank, which holds all"),
         (eager, f"no CUDA graph: {eager}"),
+        (kept, "device.precision=bf16: recurrent layers are computed in fp32, as autocast would have them in fp16"),
         (slow, "this CPU is not fast at bf16: fp32 takes less time"),
         (capped, f"trainer.max_batch_size: batches of {trainer.max_batch_size}, not {config.data.batch_size}"),
         (trainer.watch_test, watched),

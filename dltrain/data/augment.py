@@ -114,7 +114,8 @@ def cutmix(*, num_classes: int, alpha: float = 1.0, mix_probability: float = 1.0
 
     def augment(images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         side = (1.0 - draw_weights(images, generator)).sqrt()
-        side = side * (_uniform(images, generator) < mix_probability)
+        if mix_probability < 1:
+            side = side * (_uniform(images, generator) < mix_probability)
         inside = _rectangles(images, side, side, generator)
         weights = 1.0 - inside.float().mean((1, 2, 3))
         mixed = torch.where(inside, images.roll(1, 0), images)

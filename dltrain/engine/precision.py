@@ -49,10 +49,14 @@ class Precision:
         On CUDA it has them in float16, whatever was asked, and here nobody scales a loss of bfloat16.
         Source: aten/src/ATen/cudnn/AutocastRNN.cpp.
         """
-        if self.device_type == "cuda" and self.name == "bf16":
-            for module in model.modules():
-                if isinstance(module, nn.RNNBase):
-                    module.forward = partial(_in_float32, module)
+        if self.lacks_recurrence:
+            for layer in recurrent_layers(model):
+                layer.forward = partial(_in_float32, layer)
+
+    @property
+    def lacks_recurrence(self) -> bool:
+        """Whether autocast has recurrent layers in another format than this one."""
+        return self.device_type == "cuda" and self.name == "bf16"
 
     def scale_up(self, loss: Tensor) -> Tensor:
         """The loss whose gradients stay within float16's range."""
@@ -80,6 +84,11 @@ class Precision:
         if self.scaled and state:
             self.scale.copy_(state["scale"])
             self.finite_steps.copy_(state["finite_steps"])
+
+
+def recurrent_layers(model: nn.Module) -> list[nn.RNNBase]:
+    """A model's recurrent layers."""
+    return [module for module in model.modules() if isinstance(module, nn.RNNBase)]
 
 
 def _in_float32(layer: nn.RNNBase, inputs: Tensor, *others: Any) -> Any:

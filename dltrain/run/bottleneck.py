@@ -22,11 +22,12 @@ def bottleneck(
     """
     largest = max(shares, key=lambda name: shares[name])
     share = f"{100 * shares[largest]:.0f} % of the time"
+    update = "" if asynchronous else " and the update of the weights"
     words = {
         "data": f"waiting for data, {share}",
         "recording": f"recording, {share}: see trainer.log_every and trainer.checkpoint_every",
-        "overhead": f"the batch is too small: {share} is the overhead of {operations} operations a step "
-        "and the update of the weights, not arithmetic; raise data.batch_size",
+        "overhead": f"the batch is too small: {share} is the overhead of {operations} operations a step"
+        f"{update}, not arithmetic; raise data.batch_size",
         "computing": f"computing, {share}, at {quantity(flops_per_second, 'FLOP/s')}",
     }
     in_a_step = _waiting(waits, "every step", asynchronous)

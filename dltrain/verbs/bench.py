@@ -81,7 +81,8 @@ def _bench_models(names: Sequence[str], overrides: list[str], flags: argparse.Na
     from dltrain.run.console import Console
 
     console, start = Console(), time.perf_counter()
-    minutes = flags.minutes or (QUICK_MINUTES if flags.quick else math.inf)
+    usual = QUICK_MINUTES if flags.quick else math.inf
+    minutes = usual if flags.minutes is None else flags.minutes
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": None, "results": []}
     for number, name in enumerate(names):
         console.say(f"measuring {name} ...")
