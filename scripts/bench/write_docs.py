@@ -124,15 +124,19 @@ def scaling_picture(name: str, record: dict[str, Any]) -> None:
     places = figure.subplots(1, len(record["points"]), squeeze=False)[0]
     for axes, (key, points) in zip(places, record["points"].items(), strict=True):
         good = [point for point in points if "error" not in point]
-        values = [str(point[key]).removeprefix("resnet") for point in good]
+        values = [int(str(point[key]).removeprefix("resnet")) for point in good]
         axes.plot(values, [point["seconds_per_epoch"] for point in good], "o-", color="#1f5fa8")
         axes.set_xlabel(titles[key])
+        axes.set_xscale("log" if key == "batch_size" else "linear")
+        axes.set_xticks(values, values)
+        axes.minorticks_off()
+        axes.margins(x=0.1, y=0.15)
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
         for value, point in zip(values, good, strict=True):
             memory = f"{point['peak_memory_bytes'] / 2**30:.1f}"
             axes.annotate(memory, (value, point["seconds_per_epoch"]), (0, 6), textcoords="offset points", fontsize=7)
-    figure.axes[0].set_ylabel("seconds an epoch of 60,000")
+    figure.axes[0].set_ylabel("seconds an epoch of 60,000 images")
     figure.suptitle(f"{record['device']}, {record['date']}; small figures: GiB at most", fontsize=9)
     figure.savefig(DOCS / f"{name}.png", dpi=120)
 
