@@ -247,6 +247,14 @@ def test_a_page_is_written_where_we_failed_and_from_files_of_before(tmp_path, mo
     assert (tmp_path / "fake.png").is_file()
 
 
+def test_who_is_not_compared_is_named(monkeypatch):
+    monkeypatch.setattr(peers, "find_spec", lambda package: None if package == "timm" else package)
+    assert peers.absent().startswith("timm: not installed")
+    assert [kind.name for kind in peers.installed()] == ["Lightning"]
+    monkeypatch.setattr(peers, "find_spec", lambda package: package)
+    assert peers.absent() == ""
+
+
 def test_a_loss_that_is_not_finite_is_a_failure(task):
     contestant = Clockwork(task, "fp32")
     contestant.steps = lambda count: setattr(contestant, "losses", [float("nan")])
@@ -415,7 +423,10 @@ def test_the_script_for_a_gpu_says_in_one_line_what_is_missing(tmp_path):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(words, env={**os.environ, "PATH": path}, capture_output=True, text=True)
     assert done.returncode == 78
-    assert "\nmissing  a CUDA device" in done.stdout
+    assert "\nmissing, without which nothing is measured: a CUDA device" in done.stdout
+    assert not (tmp_path / "out").exists()
+    done = subprocess.run([words[0], "--long"], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.split(":")[0]) == (2, "name a folder for the results first")
 
 
 def test_a_command_leaves_weights_and_a_picture(task, tmp_path):

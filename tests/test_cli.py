@@ -220,6 +220,13 @@ def test_bad_input_is_refused_before_hydra_is_asked(capsys):
     assert "did you mean lenet?" in said(capsys)
 
 
+def test_what_of_a_preset_does_not_apply_is_said_beside_the_configuration(capsys):
+    assert main(["experiment=fast_resnet18", "augment=crop_flip_cutmix", "--cfg", "job"]) == 0
+    shown = capsys.readouterr()
+    assert "the preset's augment.padding does not apply" in shown.err
+    assert "note" not in shown.out
+
+
 def test_hydras_help_needs_its_guard_on_python_3_14(capsys, monkeypatch):
     """There, argparse formats an argument's help when it is added, and wants text; here this is played."""
 

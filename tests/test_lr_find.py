@@ -39,7 +39,7 @@ def test_the_suggestion_is_a_third_of_the_rate_where_a_known_curve_is_least():
     assert verdict.least == pytest.approx(10 ** logs[losses.argmin()], rel=0.5)
     assert verdict.suggestion == pytest.approx(verdict.least / 3, rel=0.15)
     assert 1 < verdict.diverged < 3
-    assert f"{verdict.suggestion:g} is a third of the rate where it is least" in verdict.reason
+    assert f"{verdict.suggestion:g} is, to one digit, a third of the rate where it is least" in verdict.reason
 
 
 def test_there_is_no_suggestion_where_nothing_was_learned():

@@ -18,7 +18,17 @@ from dltrain.bench.task import Work
 
 def installed() -> list[type[Contestant]]:
     """The contestants whose package is there."""
-    return [peer for package, peer in (("lightning", Lightning), ("timm", Timm)) if find_spec(package)]
+    return [peer for package, peer in _peers().items() if find_spec(package)]
+
+
+def absent() -> str:
+    """What to say of those whose package is not there; nothing of none."""
+    names = " and ".join(peer.name for package, peer in _peers().items() if not find_spec(package))
+    return f"{names}: not installed, so not compared (the extra bench has them)" if names else ""
+
+
+def _peers() -> dict[str, type[Contestant]]:
+    return {"lightning": Lightning, "timm": Timm}
 
 
 class Lightning(Contestant):

@@ -78,5 +78,6 @@ OWN: dict[str, Any] = {
     "augment.padding": Annotated[int, Range(minimum=0, maximum=1024)],
     "augment.flip_probability": Share,
     "augment.erase_probability": Share,
+    "augment.mix_probability": Share,
     "augment.alpha": Positive,
 }

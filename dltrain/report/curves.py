@@ -53,7 +53,9 @@ def draw_number(axis: Axes, name: str, rows: Sequence[Row]) -> None:
             pale = {"color": style["color"], "alpha": 0.35, "linewidth": 1}
             axis.plot(*points(name, between), **pale, label=f"{LABELS[split]}, within epochs")
         if mine:
-            axis.plot(*points(name, ends), **style, markersize=5, label=LABELS[split])
+            chosen = split == "test" and len(mine) == 1 and any(row["split"] == "val" for row in rows)
+            label = f"{LABELS[split]}, best weights" if chosen else LABELS[split]
+            axis.plot(*points(name, ends), **style, markersize=5, label=label)
     values = sorted(row[name] for row in rows if row.get(name) is not None)
     if values and values[0] > 0 and values[-1] > HUGE * values[len(values) // 2]:
         axis.set_yscale("log")  # or a few steps that ran away would press all others flat

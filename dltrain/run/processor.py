@@ -28,7 +28,7 @@ class Processor:
             return None
         return (
             f"other processes keep {others:.1f} of {os.cpu_count()} cores busy, and threads wait for each other: "
-            f"alone it is several times faster, and device.threads={max(1, threads - 1)} may be now"
+            f"alone it is faster, up to several times, and device.threads={max(1, threads - 1)} may be now"
         )
 
 

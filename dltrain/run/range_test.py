@@ -95,5 +95,5 @@ def _reason(steepest: float, least: float, diverged: float | None, suggestion: f
     end = "does not diverge: try a higher --to" if diverged is None else f"diverges from {diverged:.2g} on"
     return (
         f"the smoothed loss falls most steeply at {steepest:.2g}, is least at {least:.2g} and {end}; "
-        f"{suggestion:g} is a third of the rate where it is least"
+        f"{suggestion:g} is, to one digit, a third of the rate where it is least"
     )

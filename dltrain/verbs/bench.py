@@ -77,6 +77,7 @@ def epoch_batches(model: str, device: str, *, quick: bool) -> tuple[int | None, 
 
 def _bench_models(names: Sequence[str], overrides: list[str], flags: argparse.Namespace) -> int:
     from dltrain.bench.machine import write_results
+    from dltrain.bench.peers import absent
     from dltrain.bench.report import LEGEND, machine_lines, result_table
     from dltrain.run.console import Console
 
@@ -96,7 +97,7 @@ def _bench_models(names: Sequence[str], overrides: list[str], flags: argparse.Na
         if flags.output:  # after every model: what comes next may be killed
             device = record["machine"]["device"]
             console.say(f"results  {write_results(flags.output, device, record, by_model=True)}")
-    console.say(f"\n{LEGEND}\n{time.perf_counter() - start:.0f} s in all")
+    console.say("\n".join(["", LEGEND, *filter(None, [absent()]), f"{time.perf_counter() - start:.0f} s in all"]))
     return int(any(result["error"] for result in record["results"] if result["contestant"] == "dltrain"))
 
 

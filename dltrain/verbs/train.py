@@ -1,6 +1,7 @@
 """Train a network: what `dltrain` does without a verb."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ def main(words: list[str], flags: argparse.Namespace) -> int:
         return ask(flags.arguments)
     if flags.cfg:
         print(shown(composition.config, flags.package), end="")
+        for note in composition.notes:
+            print(f"note: {note}", file=sys.stderr)
         return 0
     if composition.sweep:
         raise ConfigError(f"{asking(composition)} is a sweep of {' '.join(composition.sweep)}: add -m")
