@@ -21,6 +21,7 @@ from dltrain.cli import main
 from dltrain.config import stored
 from dltrain.config.compose import compose
 from dltrain.report.chart import Line, chart, thinned
+from dltrain.report.curves import draw_curves
 from dltrain.report.filters import png
 from dltrain.report.run_facts import wilson
 from dltrain.report.run_page import draw_page
@@ -425,3 +426,18 @@ def test_a_sweep_of_hundreds_stays_small():
 def test_one_name_is_asked_for(capsys):
     assert main(["report"]) == 2
     assert main(["report", "nothing"]) == 78
+
+
+@pytest.mark.parametrize(
+    ("splits", "chosen"),
+    [(["train", "val", "test"], True), (["train", "test"], False), (["train", "val", "test", "test"], False)],
+    ids=["once", "of the last weights", "watched"],
+)
+def test_a_picture_says_of_which_weights_the_one_test_is(splits, chosen, tmp_path):
+    rows = [
+        {"split": split, "step": 1, "epoch": 1.0 + splits[:place].count(split), "loss": 1.0, "lr": 0.1}
+        for place, split in enumerate(splits)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    draw_curves(tmp_path)
+    assert ("<!-- test, best weights -->" in (tmp_path / "curves.svg").read_text()) == chosen
